@@ -1,0 +1,81 @@
+# make train     install what training needs into .venv, then train the built-in model on this machine's CPU
+# make test      install the test tools too, then lint, format check, types and tests
+# make test-all  the same with the long tests
+# make format    put the code into the house's format
+# make clean     remove what make and the tools made; runs/ stays
+#
+# Variables: ARGS="--seed 3"     more flags for `visualzoom train` (make train) or for pytest (make test)
+#            PYTHON=python3.12   the interpreter that .venv is made with, 3.11 or newer
+#            EXTRA_INDEX=URL     one more package index, for example https://download.pytorch.org/whl/cpu, which has
+#                                the CPU build of torch: a fifth of a gigabyte instead of several
+#            FIND_LINKS=FOLDER   one more folder of wheels
+#
+# Threads: tests use one each, `visualzoom` what its flag --num-threads says: make train ARGS="--num-threads 2"
+
+PYTHON ?= python3
+ARGS ?=
+EXTRA_INDEX ?=
+FIND_LINKS ?=
+# numerical libraries read these when they are loaded, so they must stand before Python starts; the tests run side by side
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
+export OPENBLAS_NUM_THREADS ?= $(OMP_NUM_THREADS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+PACKAGES := envs rewards agents algorithms training evaluation
+# scripts that are not packages; a folder counts once it has a Python file
+SCRIPTS := $(patsubst %/,%,$(sort $(dir $(wildcard tests/*.py examples/*.py benchmarks/*.py))))
+INSTALL = $(RUN) pip install --constraint constraints.txt \
+  $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX)) $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test test-all lint types format clean
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+train: $(VENV)/train.stamp
+	$(VENV)/bin/visualzoom train $(ARGS)
+
+test: lint types
+	$(RUN) pytest -q -n auto --maxprocesses 8 $(ARGS)
+
+test-all: lint types
+	VISUALZOOM_HYPOTHESIS=thorough $(RUN) pytest -q -n auto --maxprocesses 8 -m "" $(ARGS)
+
+lint: $(VENV)/test.stamp
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+types: $(VENV)/test.stamp
+	$(RUN) mypy
+	$(RUN) mypy $(SCRIPTS)
+	$(RUN) pyright
+
+format: $(VENV)/test.stamp
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(PACKAGES) tests examples benchmarks -name __pycache__ -type d -exec rm -rf {} +
+
+# The stamps make a second run start at once. A new file in a package needs no new install.
+$(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing visualzoom and what it trains with into $(VENV): one to four minutes, once"
+	$(INSTALL) --editable ".[train]"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing visualzoom and its test tools into $(VENV): one to four minutes, once"
+	$(INSTALL) --editable ".[dev]"
+	@mkdir -p $(VENV)/typing/visualzoom
+	@for folder in $(PACKAGES); do ln -sfn "$(CURDIR)/$$folder" $(VENV)/typing/visualzoom/$$folder; done
+	@touch $(VENV)/train.stamp $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"visualzoom needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,52 @@
+"""Who acts: messages to tokens, tokens to text, and playing an agent against environments."""
+
+from visualzoom.agents.agent import VLMAgent
+from visualzoom.agents.chat import RENDERERS, Message, Renderer, open_renderer
+from visualzoom.agents.ledger import Author, ImageSpan, TokenLedger
+from visualzoom.agents.pool import EnvPool, Fault, Job, SerialPool
+from visualzoom.agents.records import (
+    Agent,
+    AgentTurn,
+    Completion,
+    FinishReason,
+    GenerateRequest,
+    Policy,
+    Reply,
+    Sampling,
+    ShownImage,
+)
+from visualzoom.agents.rollout import Played, group_jobs, play
+from visualzoom.agents.scripted import FunctionAgent, OracleAgent, RandomAgent, ScriptedAgent
+from visualzoom.agents.tokens import Rendered
+
+__all__ = [
+    "RENDERERS",
+    "Agent",
+    "AgentTurn",
+    "Author",
+    "Completion",
+    "EnvPool",
+    "Fault",
+    "FinishReason",
+    "FunctionAgent",
+    "GenerateRequest",
+    "ImageSpan",
+    "Job",
+    "Message",
+    "OracleAgent",
+    "Played",
+    "Policy",
+    "RandomAgent",
+    "Rendered",
+    "Renderer",
+    "Reply",
+    "Sampling",
+    "ScriptedAgent",
+    "SerialPool",
+    "ShownImage",
+    "TokenLedger",
+    "VLMAgent",
+    "group_jobs",
+    "open_renderer",
+    "play",
+]

@@ -1,0 +1,297 @@
+"""A vision-language model of transformers as one thing that reads tokens and pixels: features, positions, logits.
+
+Sampler and learner both go through here, so that what is trained on is what was sampled. Positions are always
+explicit; nothing is read from or left in the module between calls. Other families are added in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
+
+from visualzoom.agents.ledger import ImageSpan
+from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
+from visualzoom.agents.model_vision import (
+    FeatureStore,
+    ImageFeatures,
+    ImageShape,
+    PatchProjection,
+    Qwen3Tower,
+    Qwen25Tower,
+    Stack,
+    stack_images,
+)
+from visualzoom.agents.records import ShownImage
+
+Tower = Callable[[Stack, torch.device], tuple[Tensor, tuple[Tensor, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """What differs between architectures."""
+
+    model: type[PreTrainedModel]
+    tower: Callable[[nn.Module], Tower]
+    mean: tuple[float, float, float]
+    """Of the image processor, for a checkpoint that doesn't say."""
+    std: tuple[float, float, float]
+
+
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_HALF = (0.5, 0.5, 0.5)
+FAMILIES: dict[str, Family] = {
+    "qwen2_5_vl": Family(model=Qwen2_5_VLForConditionalGeneration, tower=Qwen25Tower, mean=_CLIP[0], std=_CLIP[1]),
+    "qwen3_vl": Family(model=Qwen3VLForConditionalGeneration, tower=Qwen3Tower, mean=_HALF, std=_HALF),
+}
+"""By `model_type` of config.json."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visual:
+    """Image rows and the places in a token grid that they fill."""
+
+    features: ImageFeatures
+    places: Tensor  # [N] int64, flat places of the grid, rising
+    rows: Tensor  # [N] int64, row of the features for each place
+
+
+def visual_of(features: ImageFeatures, spans: Sequence[tuple[int, ImageSpan]], device: torch.device) -> Visual | None:
+    """Fill each span, moved by its offset, with its image's rows; None if there is no span."""
+    if not spans:
+        return None
+    ordered = sorted(spans, key=lambda item: item[0] + item[1].start)
+    places = [np.arange(offset + span.start, offset + span.stop) for offset, span in ordered]
+    rows = [np.arange(span.stop - span.start) + features.starts[span.image.key] for _, span in ordered]
+    return Visual(
+        features=features,
+        places=torch.from_numpy(np.concatenate(places)).to(device),
+        rows=torch.from_numpy(np.concatenate(rows)).to(device),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _positions(num_tokens: int, images: tuple[tuple[int, int, int], ...]) -> NDArray[np.int64]:
+    positions = np.empty((3, num_tokens), dtype=np.int64)
+    token, position = 0, 0
+    for start, rows, columns in images:
+        positions[:, token:start] = np.arange(position, position + start - token)
+        position += start - token
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        token = start + rows * columns
+        positions[:, start:token] = position + np.stack([np.zeros_like(row), row, column])
+        position += max(rows, columns)
+    positions[:, token:] = np.arange(position, position + num_tokens - token)
+    positions.flags.writeable = False
+    return positions
+
+
+class VLModel:
+    """Wraps a model of transformers, whose forward does the work. Parameters stay the module's own."""
+
+    visual: Any
+    """The vision tower. Of type Any, as `language` is, because transformers' annotations say nothing of their parts."""
+    language: Any
+
+    def __init__(self, module: PreTrainedModel, *, shape: ImageShape | None = None) -> None:
+        family = module.config.model_type
+        if family not in FAMILIES:
+            raise LookupError(
+                f"no adapter for models of type {family!r}; known: {', '.join(FAMILIES)}. Add a line to FAMILIES in "
+                "agents/model.py, and a tower to agents/model_vision.py if its vision part is new."
+            )
+        module.set_attn_implementation(ATTENTION)
+        module.eval()  # no dropout in any of these models; sampler and learner must agree
+        self.module = module
+        self.visual = module.model.visual
+        if not isinstance(self.visual.patch_embed.proj, PatchProjection):
+            self.visual.patch_embed.proj = PatchProjection.around(self.visual.patch_embed.proj)
+        self.language = module.model.language_model
+        self._tower = FAMILIES[family].tower(self.visual)
+        self._frozen: FeatureStore | None = None
+        vision = module.config.vision_config
+        self.shape = shape or ImageShape(
+            patch_px=vision.patch_size,
+            merge=vision.spatial_merge_size,
+            mean=FAMILIES[family].mean,
+            std=FAMILIES[family].std,
+        )
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> VLModel:
+        """Read a checkpoint folder (or a hub id that is in the local cache or can be fetched).
+
+        Raises:
+            LookupError: The model type has no adapter.
+        """
+        from transformers import AutoConfig
+        from transformers.utils import cached_file
+
+        family = AutoConfig.from_pretrained(path).model_type
+        if family not in FAMILIES:
+            raise LookupError(f"{path} holds a model of type {family!r}; known: {', '.join(FAMILIES)}")
+        module = FAMILIES[family].model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+        processor = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+        shape = _shape_of(json.loads(Path(processor).read_text(encoding="utf-8"))) if processor else None
+        return cls(module.to(device), shape=shape)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.language.embed_tokens.weight.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.language.embed_tokens.weight.dtype
+        return dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.module.config.get_text_config().hidden_size)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.module.config.get_text_config().vocab_size)
+
+    def freeze_tower(self, max_bytes: int = 2**30) -> None:
+        """The vision tower shall not change any more: its features are kept, so that each image is encoded once."""
+        self.visual.requires_grad_(False)
+        self._frozen = FeatureStore(max_bytes)
+
+    def encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
+        """Rows of each distinct image, in one pass through the tower."""
+        if self._frozen is None:
+            return self._encode(images)
+        missing = self._frozen.missing(images)
+        if missing:
+            with torch.no_grad():
+                self._frozen.add(missing, self._encode(missing))
+        return self._frozen.features(images)
+
+    def _encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
+        stack = stack_images(images, self.shape)
+        table, deepstack = self._tower(stack, self.device)
+        return ImageFeatures(table_ND=table, deepstack=deepstack, starts=stack.starts)
+
+    def positions(self, num_tokens: int, spans: Sequence[ImageSpan]) -> NDArray[np.int64]:
+        """Multi-axis positions [3, T] of a history: time, row, column. Read-only.
+
+        A text token moves all three on by one; an image of r x c cells holds time still, counts rows and columns, and
+        moves on by max(r, c). Equal to the model's own `get_rope_index`.
+        """
+        factor_px = self.shape.factor_px
+        images = []
+        for span in spans:
+            rows, columns = span.image.pixels.shape[0] // factor_px, span.image.pixels.shape[1] // factor_px
+            if rows * columns != span.stop - span.start:
+                raise ValueError(
+                    f"{span.stop - span.start} placeholders for an image of {rows}x{columns} cells of {factor_px} px; "
+                    "the renderer and the model must have the same factor_px"
+                )
+            images.append((span.start, rows, columns))
+        return _positions(num_tokens, tuple(images))
+
+    def hidden(
+        self,
+        token_ids_BT: Tensor,
+        positions_3BT: Tensor,
+        *,
+        visual: Visual | None = None,
+        mask: Tensor | None = None,
+        cache: SlotCache | None = None,
+        tree: Tree | None = None,
+    ) -> Tensor:
+        """Last hidden states [B, T, D].
+
+        Args:
+            token_ids_BT: Ids; what stands under an image's places doesn't matter.
+            positions_3BT: Three positions for each token.
+            visual: Image rows to put in.
+            mask: Additive [B, 1, T, keys]; None is plain causal attention within the rows.
+            cache: Takes the new keys and values, and gives the earlier ones.
+            tree: Reads the one row as prompts and tails.
+        """
+        embeds = self.language.embed_tokens(token_ids_BT)
+        extra: dict[str, object] = {}
+        if visual is not None:
+            embeds = self._put(embeds, visual)
+            extra = self._deepstack(embeds, visual)
+        output = self.language(
+            inputs_embeds=embeds,
+            position_ids=positions_3BT,
+            # Any 4-D mask keeps transformers from building one of its own, for which it would question the cache.
+            attention_mask=embeds.new_zeros(1, 1, 1, 1) if mask is None else mask,
+            past_key_values=cache,
+            use_cache=False,
+            tree=tree,
+            causal_rows=mask is None,
+            **extra,
+        )
+        hidden_BTD: Tensor = output.last_hidden_state
+        return hidden_BTD
+
+    def logprobs(self, hidden_AD: Tensor, ban_V: Tensor, temperature: float) -> Tensor:
+        """Float32 log-probabilities [A, V] of the distribution that tokens are drawn from."""
+        logits_AV: Tensor = self.module.lm_head(hidden_AD).float() + ban_V
+        return functional.log_softmax(logits_AV if temperature == 1.0 else logits_AV / temperature, dim=-1)
+
+    def ban(self, token_ids: Sequence[int]) -> Tensor:
+        """A vector [V] that is minus infinity on these ids and 0 elsewhere."""
+        ban_V = torch.zeros(self.vocabulary_size, device=self.device)
+        ban_V[torch.tensor(sorted(token_ids), dtype=torch.long, device=self.device)] = -torch.inf
+        return ban_V
+
+    def _put(self, embeds: Tensor, visual: Visual) -> Tensor:
+        rows = visual.features.table_ND.index_select(0, visual.rows).to(embeds.dtype)
+        return embeds.flatten(0, 1).index_copy(0, visual.places, rows).view_as(embeds)
+
+    def _deepstack(self, embeds: Tensor, visual: Visual) -> dict[str, object]:
+        if not visual.features.deepstack:
+            return {}
+        is_image = torch.zeros(embeds.shape[:2].numel(), dtype=torch.bool, device=embeds.device)
+        is_image[visual.places] = True
+        tables = [table.index_select(0, visual.rows) for table in visual.features.deepstack]
+        return {"visual_pos_masks": is_image.view(embeds.shape[:2]), "deepstack_visual_embeds": tables}
+
+
+class ValueHead(nn.Module):
+    """Value of the state in which each token is chosen, linear in the hidden state; zero before training."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden_AD: Tensor) -> Tensor:
+        """[A] in float32."""
+        values_A: Tensor = self.linear(hidden_AD.to(self.linear.weight.dtype)).squeeze(-1)
+        return values_A
+
+
+def _shape_of(processor: dict[str, object]) -> ImageShape:
+    """Read the fields of an image processor."""
+    return ImageShape(
+        patch_px=int(str(processor["patch_size"])),
+        merge=int(str(processor["merge_size"])),
+        mean=_triple(processor["image_mean"]),
+        std=_triple(processor["image_std"]),
+    )
+
+
+def _triple(value: object) -> tuple[float, float, float]:
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError(f"preprocessor_config.json gives {value!r} where three numbers belong")
+    red, green, blue = (float(part) for part in value)
+    return red, green, blue

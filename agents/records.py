@@ -1,0 +1,94 @@
+"""What flows between an agent and its policy: requests, completions, replies. No model and no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from visualzoom.agents.ledger import TokenLedger
+from visualzoom.agents.tokens import Completion, FinishReason, ShownImage
+from visualzoom.envs.records import Pixels, StopReason, Task
+
+__all__ = [
+    "Agent",
+    "AgentTurn",
+    "Completion",
+    "FinishReason",
+    "GenerateRequest",
+    "Policy",
+    "Reply",
+    "Sampling",
+    "ShownImage",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 takes the most likely token."""
+
+    temperature: float = 1.0
+    max_tokens: int = 64
+    """Longest reply in tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateRequest:
+    """One unfinished episode that wants its next reply."""
+
+    episode_id: str
+    """Names the KV cache that may be kept across the turns of an episode."""
+    ledger: TokenLedger
+    """The whole history; generation goes on after its last token."""
+    seed: int
+    """Of this reply alone: the same seed, history and weights give the same tokens."""
+
+
+class Policy(Protocol):
+    """Weights that continue token sequences, and that can be replaced."""
+
+    @property
+    def version(self) -> int:
+        """Raised by one at each publish."""
+
+    def generate(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> list[Completion]:
+        """One completion for each request, in order. Requests of equal history share their computation."""
+
+    def release(self, episode_ids: Sequence[str]) -> None:
+        """Drop what is kept for these episodes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentTurn:
+    """What an agent sees when it must act in one episode."""
+
+    episode_id: str
+    seed: int
+    """Seed of this turn: chance is an argument."""
+    turn: int
+    text: str
+    images: tuple[Pixels, ...]
+    system: str
+    """System prompt and tool schema; the same at every turn."""
+    task: Task | None = None
+    """The truth, for oracle agents only; policies must not look."""
+    info: Mapping[str, object] | None = None
+    """The environment's `info` of this turn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """An action: the text for `env.step`, or a reason to stop that only the token side knows."""
+
+    text: str
+    stop: StopReason | None = None
+
+
+class Agent(Protocol):
+    """Who acts: one reply for each unfinished episode."""
+
+    def act(self, turns: Sequence[AgentTurn]) -> list[Reply]:
+        """Decide for all these episodes at once."""
+
+    def finish(self, episode_id: str) -> TokenLedger | None:
+        """The episode is over: release what is kept for it and hand out its tokens, if the agent has any."""

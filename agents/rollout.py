@@ -1,0 +1,207 @@
+"""Playing: an agent and many environments, turn by turn, until every episode has ended.
+
+Law: started = finished + failed. A job gives exactly one `Played`, which depends on the job alone: not on the others,
+on their order, nor on how many are played at once. What an environment throws ends its episode as `env_error`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from visualzoom.agents.ledger import TokenLedger
+from visualzoom.agents.pool import EnvPool, Fault, Job, MakeEnv, SerialPool, Shown
+from visualzoom.agents.records import Agent, AgentTurn, Reply, ShownImage
+from visualzoom.envs.images import ArrayPicture
+from visualzoom.envs.records import Episode, ImageRef, Reward, StopReason, Task, Turn
+
+Progress = Callable[[int, int], None]
+"""Told (episodes ended, episodes asked for) after each round of turns."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Played:
+    """A job done."""
+
+    job: Job
+    episode: Episode
+    ledger: TokenLedger | None
+    """None if the agent has no tokens, or never replied."""
+    problem: str | None = None
+    """What the environment threw, for an episode that ended as `env_error`."""
+
+
+def group_jobs(task_indices: Sequence[int], *, group_size: int, seed: int) -> list[Job]:
+    """A group of siblings for each task, side by side, each with a seed of its own."""
+    return [
+        Job(task_index=index, sibling=sibling, seed=_derived_seed(seed, index, sibling))
+        for index in task_indices
+        for sibling in range(group_size)
+    ]
+
+
+def play(
+    agent: Agent,
+    envs: EnvPool | MakeEnv,
+    jobs: Sequence[Job],
+    *,
+    max_live: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[Played]:
+    """Play every job to its end and give the results in the order of the jobs.
+
+    Args:
+        agent: Acts for all unfinished episodes at once.
+        envs: A pool, whose environments are kept for the next call, or a function that makes an environment.
+        jobs: What to play.
+        max_live: Most episodes at once; None for all.
+        on_progress: Called after each round of turns.
+    """
+    if max_live is not None and max_live < 1:
+        raise ValueError(f"max_live={max_live}; at least 1 episode must be played at once, or None for all")
+    if callable(envs):
+        pool = SerialPool(envs)
+        try:
+            return play(agent, pool, jobs, max_live=max_live, on_progress=on_progress)
+        finally:
+            pool.close()
+    done: dict[int, Played] = {}
+    waiting = deque(enumerate(jobs))
+    free = deque(range(min(len(jobs), max_live or len(jobs))))
+    live: list[_Live] = []
+    try:
+        while waiting or live:
+            live += _begin(envs, waiting, free, done)
+            turns = [one.agent_turn() for one in live]
+            replies = agent.act(turns) if turns else []
+            outcomes = envs.step([one.slot for one in live], replies)
+            for one, reply, outcome in zip(tuple(live), replies, outcomes, strict=True):
+                episode = one.stepped(reply, outcome)
+                if episode is not None:
+                    live.remove(one)
+                    free.append(one.slot)
+                    done[one.position] = one.played(episode, agent.finish(one.episode_id))
+            if on_progress is not None:
+                on_progress(len(done), len(jobs))
+    finally:
+        for one in live:  # only if something was thrown: an agent must not keep what will never go on
+            agent.finish(one.episode_id)
+    return [done[position] for position in range(len(jobs))]
+
+
+def _begin(envs: EnvPool, waiting: deque[tuple[int, Job]], free: deque[int], done: dict[int, Played]) -> list[_Live]:
+    """Put waiting jobs into free slots; a job whose reset throws is done at once."""
+    starting = [(free.popleft(), *waiting.popleft()) for _ in range(min(len(free), len(waiting)))]
+    outcomes = envs.reset([slot for slot, _, _ in starting], [job for _, _, job in starting])
+    begun: list[_Live] = []
+    for (slot, position, job), outcome in zip(starting, outcomes, strict=True):
+        one = _Live(position=position, job=job, slot=slot)
+        if isinstance(outcome, Fault):
+            free.append(slot)
+            done[position] = one.played(one.failed(outcome), None)
+        else:
+            one.opened(outcome)
+            begun.append(one)
+    return begun
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Live:
+    """An unfinished episode and what has happened in it."""
+
+    position: int
+    """In the list of jobs."""
+    job: Job
+    slot: int
+    shown: list[Shown] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
+    problem: str | None = None
+
+    @property
+    def episode_id(self) -> str:
+        return f"{self.position}-{self.job.task_index}-{self.job.sibling}"
+
+    @property
+    def system(self) -> str:
+        return str(self.shown[0].info.get("system", "")) if self.shown else ""
+
+    def opened(self, outcome: Shown) -> None:
+        self.shown.append(outcome)
+
+    def agent_turn(self) -> AgentTurn:
+        now = self.shown[-1]
+        turn = len(self.replies)
+        return AgentTurn(
+            episode_id=self.episode_id,
+            seed=_derived_seed(self.job.seed, turn),
+            turn=turn,
+            text=now.text,
+            images=now.images,
+            system=self.system,
+            task=self.shown[0].task,
+            info=now.info,
+        )
+
+    def stepped(self, reply: Reply, outcome: Shown | Fault) -> Episode | None:
+        """Take in what followed the reply; the episode if it is over."""
+        self.replies.append(reply.text)
+        if isinstance(outcome, Fault):
+            return self.failed(outcome)
+        self.shown.append(outcome)
+        if not (outcome.terminated or outcome.truncated):
+            return None
+        record = outcome.info.get("record")
+        return record if isinstance(record, Episode) else self._foreign(outcome)
+
+    def failed(self, fault: Fault) -> Episode:
+        _log.warning("episode %s ended as env_error: %s\n%s", self.episode_id, fault.problem, fault.trace)
+        self.problem = fault.problem
+        return self._episode(StopReason.ENV_ERROR, None)
+
+    def played(self, episode: Episode, ledger: TokenLedger | None) -> Played:
+        return Played(job=self.job, episode=episode, ledger=ledger, problem=self.problem)
+
+    def _foreign(self, outcome: Shown) -> Episode:
+        """The record of an environment that keeps none: it pays what it paid, and its last reply is the answer."""
+        said = outcome.info.get("stop_reason")
+        usual = StopReason.ANSWERED if outcome.terminated else StopReason.MAX_TURNS
+        stop_reason = StopReason(str(said)) if said in set(StopReason) else usual
+        reward = None if stop_reason.failed else Reward(total=sum(shown.reward for shown in self.shown))
+        return replace(
+            self._episode(stop_reason, reward), answer=self.replies[-1] if stop_reason == StopReason.ANSWERED else None
+        )
+
+    def _task(self) -> Task:
+        first = self.shown[0] if self.shown else Shown(text="", images=(), info={})
+        pictures = tuple(ArrayPicture(pixels) for pixels in first.images)
+        nameless = Task(id=f"task-{self.job.task_index}", question=first.text, answer="", pictures=pictures)
+        return first.task or nameless
+
+    def _episode(self, stop_reason: StopReason, reward: Reward | None) -> Episode:
+        turns = tuple(
+            Turn(text=shown.text, images=tuple(_ref(ShownImage.of(p)) for p in shown.images), reply=reply)
+            for shown, reply in zip(self.shown, self.replies, strict=False)  # the last thing shown may have no reply
+        )
+        return Episode(
+            task=self._task(),
+            system=self.system,
+            turns=turns,
+            stop_reason=stop_reason,
+            answer=None,
+            reward=reward,
+        )
+
+
+def _ref(image: ShownImage) -> ImageRef:
+    return ImageRef(image.key, *image.size_px)
+
+
+def _derived_seed(*entropy: int) -> int:
+    """63 bits that depend on all of the numbers and on their order."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))

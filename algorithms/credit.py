@@ -1,0 +1,55 @@
+"""Credit: who earned the reward. From rewards to advantages, as pure functions.
+
+Laws: a constant added to all rewards of a group changes nothing in it, equal rewards give exactly 0, and the order of
+episodes and groups does not matter. Arithmetic is float64 inside. Nothing is masked here: only action tokens come in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def group_centred(rewards_E: Tensor, group_E: Tensor, *, scale_by_std: bool, eps: float = 1e-6) -> Tensor:
+    """A_i = r_i - mean(r of its group), divided by (std + eps) if `scale_by_std`; std has n - 1 below. Shape [E].
+
+    Groups may be ragged and interleaved. A group of one, or of equal rewards, gives exactly 0: it teaches nothing.
+    Sources: GRPO (arXiv 2402.03300) with the std, Dr. GRPO (arXiv 2503.20783) without.
+    """
+    groups, index_E = torch.unique(group_E, return_inverse=True)
+    zeros = torch.zeros(len(groups), dtype=torch.float64, device=rewards_E.device)
+    count = zeros.index_add(0, index_E, torch.ones_like(rewards_E, dtype=torch.float64))
+    lowest = zeros.scatter_reduce(0, index_E, rewards_E.double(), "amin", include_self=False)
+    above_E = rewards_E.double() - lowest[index_E]  # equal rewards are exact zeros from here on
+    centred_E = above_E - (zeros.index_add(0, index_E, above_E) / count)[index_E]
+    if scale_by_std:
+        variance = zeros.index_add(0, index_E, centred_E.square()) / (count - 1).clamp(min=1)
+        centred_E = centred_E / (variance.sqrt() + eps)[index_E]
+    return centred_E.to(rewards_E.dtype)
+
+
+def rewards_at_end(rewards_E: Tensor, episode_T: Tensor) -> Tensor:
+    """r_t = R of the episode at its last action token, else 0. Shape [T]."""
+    if bool((episode_T.diff() < 0).any()):
+        raise ValueError("episode_T decreases; put the tokens of all episodes one after another, in episode order")
+    last_T = torch.ones_like(episode_T, dtype=torch.bool)
+    last_T[:-1] = episode_T.diff() > 0
+    return torch.where(last_T, rewards_E[episode_T], 0.0)
+
+
+def gae(rewards_T: Tensor, values_T: Tensor, episode_T: Tensor, *, discount: float, decay: float) -> Tensor:
+    """delta_t = r_t + discount V_{t+1} - V_t;  A_t = delta_t + discount decay A_{t+1}. Shape [T].
+
+    t + 1 is the next *action* token of the episode, over whatever the environment said in between; behind the last one
+    V = A = 0, for a truncated episode too: its limits are part of the task. Source: arXiv 1506.02438.
+    """
+    rewards, values, episodes = rewards_T.tolist(), values_T.tolist(), episode_T.tolist()
+    advantages = [0.0] * len(rewards)
+    later_episode, later_value, later_advantage = None, 0.0, 0.0
+    for t in reversed(range(len(rewards))):
+        if episodes[t] != later_episode:
+            later_episode, later_value, later_advantage = episodes[t], 0.0, 0.0
+        delta = rewards[t] + discount * later_value - values[t]
+        advantages[t] = later_advantage = delta + discount * decay * later_advantage
+        later_value = values[t]
+    return torch.tensor(advantages, dtype=values_T.dtype, device=values_T.device)

@@ -1,0 +1,132 @@
+"""Boxes and the frames they are given in: clip, enlarge, compare, and map between a picture as shown and the original.
+
+Law: mapping there and back is the identity; `clip` stays inside and clipping twice changes nothing; a box rounded
+outwards holds the box it came from; an enlarged box holds the box it came from and lies inside the image.
+No pixels here, see images.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from visualzoom.envs.records import Box
+
+
+class Frame(NamedTuple):
+    """Coordinates that run over a picture from (0, 0) to (width_px, height_px): the original's, or those as shown."""
+
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class FramedBox:
+    """A rectangle of real numbers in a frame; it may be empty, inverted, or reach outside."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    frame: Frame
+
+    @classmethod
+    def of(cls, box: Box, original: Frame) -> FramedBox:
+        """A box of the original image as a framed one."""
+        return cls(*box, original)
+
+    @property
+    def width(self) -> float:
+        """Negative if the box is inverted."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Negative if the box is inverted."""
+        return self.bottom - self.top
+
+    @property
+    def is_empty(self) -> bool:
+        """Holds no point inside: no width or no height, or inverted."""
+        return not (self.left < self.right and self.top < self.bottom)
+
+    def clip(self) -> FramedBox:
+        """The part inside the frame; a box outside it becomes an empty one at the edge."""
+        width_px, height_px = self.frame
+        return FramedBox(
+            min(max(self.left, 0), width_px),
+            min(max(self.top, 0), height_px),
+            min(max(self.right, 0), width_px),
+            min(max(self.bottom, 0), height_px),
+            self.frame,
+        )
+
+    def within(self, frame: Frame) -> FramedBox:
+        """The same part of the picture in the coordinates of another frame."""
+        old, new = self.frame, frame
+        return FramedBox(  # multiply first: whole numbers that divide evenly stay exact
+            self.left * new.width_px / old.width_px,
+            self.top * new.height_px / old.height_px,
+            self.right * new.width_px / old.width_px,
+            self.bottom * new.height_px / old.height_px,
+            frame,
+        )
+
+
+def to_original(box: FramedBox, width_px: int, height_px: int) -> tuple[float, float, float, float]:
+    """Real coordinates in an original of that size: (left, top, right, bottom)."""
+    mapped = box.within(Frame(width_px, height_px))
+    return mapped.left, mapped.top, mapped.right, mapped.bottom
+
+
+def round_outwards(left: float, top: float, right: float, bottom: float) -> Box:
+    """The smallest box of whole pixels that holds this one."""
+    return Box(math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+
+
+def area(box: Box) -> int:
+    """Pixels in the box; 0 if it is empty or inverted."""
+    return max(0, box.right_px - box.left_px) * max(0, box.bottom_px - box.top_px)
+
+
+def clip(box: Box, width_px: int, height_px: int) -> Box:
+    """The part of the box inside the image; empty at the edge if there is none."""
+    return Box(
+        min(max(box.left_px, 0), width_px),
+        min(max(box.top_px, 0), height_px),
+        min(max(box.right_px, 0), width_px),
+        min(max(box.bottom_px, 0), height_px),
+    )
+
+
+def enlarge_inside(box: Box, min_side_px: int, width_px: int, height_px: int) -> Box:
+    """The box with both sides at least `min_side_px`, or the image's side where that is less.
+
+    It grows evenly to both sides and is pushed inside where it meets an edge. The box itself must lie inside the image.
+    """
+    left, right = _stretch(box.left_px, box.right_px, min_side_px, width_px)
+    top, bottom = _stretch(box.top_px, box.bottom_px, min_side_px, height_px)
+    return Box(left, top, right, bottom)
+
+
+def _stretch(low: int, high: int, min_length: int, end: int) -> tuple[int, int]:
+    missing = min(min_length, end) - (high - low)
+    if missing <= 0:
+        return low, high
+    low = min(max(low - missing // 2, 0), end - (high - low) - missing)
+    return low, low + min(min_length, end)
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union, 0 to 1; 0 if either is empty."""
+    shared = area(
+        Box(
+            max(a.left_px, b.left_px),
+            max(a.top_px, b.top_px),
+            min(a.right_px, b.right_px),
+            min(a.bottom_px, b.bottom_px),
+        )
+    )
+    union = area(a) + area(b) - shared
+    return shared / union if union else 0.0

@@ -1,0 +1,180 @@
+"""Where tasks come from: families by name, mixtures, data files, lists of tasks, and what is held out of training.
+
+Law: every source is indexed, and the same index is the same task in every process. Training draws indices below
+HELD_OUT_FIRST, evaluation HELD_OUT_FIRST and above; `endless` keeps that promise for finite sources too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from visualzoom.envs.datasets import read_tasks
+from visualzoom.envs.records import Task, TaskSource
+from visualzoom.envs.registry import resolve
+
+TASKS: dict[str, str] = {
+    "absent": "visualzoom.envs.families:AbsentScenes",
+    "compare": "visualzoom.envs.families:CompareScenes",
+    "count": "visualzoom.envs.families:CountScenes",
+    "digit": "visualzoom.envs.scenes:DigitScenes",
+    "letter": "visualzoom.envs.families:LetterScenes",
+    "plain": "visualzoom.envs.families:PlainScenes",
+    "shortcut": "visualzoom.envs.families:ShortcutScenes",
+    "sign": "visualzoom.envs.families:SignScenes",
+}
+"""Families of procedural scenes; any `module:attribute` that is a TaskSource, or makes one, is as good as a name."""
+
+HELD_OUT_FIRST = 2**31
+"""First index of the unseen tasks of an endless source."""
+HELD_OUT_SHARE = 0.1
+"""Of the tasks of a finite source."""
+
+TaskSpec = str | os.PathLike[str] | TaskSource | Sequence[Task]
+_MIXING, _ORDER = 2, 3  # streams of chance, so that different uses of an index are independent
+
+
+def open_tasks(spec: TaskSpec, *, size_px: int | None = None, skip_bad_rows: bool = False) -> TaskSource:
+    """The source that a name, a mixture, a file or a list of tasks stands for.
+
+    Args:
+        spec: "digit"; "digit:0.7,plain:0.3"; "tasks.jsonl" or "tasks.parquet"; "my_module:MyTasks"; tasks; a source.
+        size_px: Side of procedural scenes; their own default if None.
+        skip_bad_rows: For data files, see `read_tasks`.
+
+    Raises:
+        LookupError: No family has that name.
+        ValueError: A weight or a size is out of range, or a data file can't be used.
+    """
+    if isinstance(spec, os.PathLike):
+        return read_tasks(spec, skip_bad_rows=skip_bad_rows)
+    if not isinstance(spec, Sequence):
+        return spec
+    if not isinstance(spec, str):
+        return TaskTuple(spec)
+    parts = [_weighted(item.strip()) for item in spec.split(",")]
+    sources = [_named(name, size_px=size_px, skip_bad_rows=skip_bad_rows) for name, _ in parts]
+    return sources[0] if len(parts) == 1 else MixedTasks(sources, [weight for _, weight in parts])
+
+
+def endless(source: TaskSource) -> TaskSource:
+    """The source itself if it is endless, else its tasks over and over with a share held out."""
+    return source if source.num_tasks is None else EndlessTasks(source)
+
+
+def _weighted(item: str) -> tuple[str, float]:
+    """Name and weight of one part: "digit:0.7" or "digit"."""
+    name, _, weight = item.rpartition(":")
+    return (name, float(weight)) if name and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", weight) else (item, 1.0)
+
+
+def _named(name: str, *, size_px: int | None, skip_bad_rows: bool) -> TaskSource:
+    if Path(name).suffix.lower() in (".jsonl", ".parquet"):
+        return read_tasks(name, skip_bad_rows=skip_bad_rows)
+    found = resolve(name, TASKS, kind="task family")
+    if callable(found):
+        found = found() if size_px is None else found(size_px=size_px)
+    return cast(TaskSource, found)
+
+
+class TaskTuple:
+    """Tasks that are already there."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        """Keep these tasks in this order.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not tasks:
+            raise ValueError("a sequence of tasks without a task; give at least one")
+        self._tasks = tuple(tasks)
+
+    @property
+    def num_tasks(self) -> int | None:
+        """How many there are."""
+        return len(self._tasks)
+
+    def task(self, index: int) -> Task:
+        """The task of that index."""
+        if not 0 <= index < len(self._tasks):
+            raise IndexError(f"there are tasks 0 to {len(self._tasks) - 1}; {index} was asked for")
+        return self._tasks[index]
+
+
+class MixedTasks:
+    """An endless mixture: each index belongs to one part, drawn by weight."""
+
+    def __init__(self, sources: Sequence[TaskSource], weights: Sequence[float] | None = None) -> None:
+        """Mix these sources; equal weights if none are given. Finite sources are repeated.
+
+        Raises:
+            ValueError: No sources, or weights that are not one positive finite number a source.
+        """
+        weights = [1.0] * len(sources) if weights is None else list(weights)
+        if not sources or len(weights) != len(sources) or not all(0 < weight < float("inf") for weight in weights):
+            raise ValueError(f"{len(sources)} sources with weights {weights}; give one positive number for each source")
+        self.sources = tuple(endless(source) for source in sources)
+        self._bounds = np.cumsum(weights) / np.sum(weights)
+
+    @property
+    def num_tasks(self) -> int | None:
+        """Endless."""
+        return None
+
+    def task(self, index: int) -> Task:
+        """The task of that index within the part that the index belongs to."""
+        part = int(np.searchsorted(self._bounds, np.random.default_rng([index, _MIXING]).random(), side="right"))
+        return self.sources[min(part, len(self.sources) - 1)].task(index)
+
+
+class EndlessTasks:
+    """A finite source repeated: every pass over the training tasks in a new order, the held-out tasks apart.
+
+    A single task can't be split: it is trained on and held out.
+    """
+
+    def __init__(self, source: TaskSource, held_out_share: float = HELD_OUT_SHARE) -> None:
+        """Hold out that share of the tasks, at least one.
+
+        Raises:
+            ValueError: The source is endless or empty, or the share is not within 0..1.
+        """
+        num_tasks = source.num_tasks
+        if not num_tasks or not 0 < held_out_share < 1:
+            raise ValueError(
+                f"{num_tasks} tasks with a share of {held_out_share} held out; give a finite source with at least one "
+                "task and a share between 0 and 1"
+            )
+        self.source = source
+        order = np.random.default_rng([num_tasks, _ORDER]).permutation(num_tasks)
+        num_held_out = min(max(1, round(num_tasks * held_out_share)), max(1, num_tasks - 1))
+        self._held_out = order[:num_held_out]
+        self._training = order[num_held_out:] if num_tasks > 1 else order
+        self._pass: tuple[int, Sequence[int]] = (-1, ())
+
+    @property
+    def num_tasks(self) -> int | None:
+        """Endless."""
+        return None
+
+    @property
+    def num_held_out(self) -> int:
+        """Different tasks from HELD_OUT_FIRST on."""
+        return len(self._held_out)
+
+    def task(self, index: int) -> Task:
+        """The task of that index; see the law of this module."""
+        if index >= HELD_OUT_FIRST:
+            return self.source.task(int(self._held_out[(index - HELD_OUT_FIRST) % len(self._held_out)]))
+        number, place = divmod(index, len(self._training))
+        known, order = self._pass  # read once: another thread may be at another pass
+        if known != number:
+            order = np.random.default_rng([number, _ORDER, _MIXING]).permutation(self._training).tolist()
+            self._pass = (number, order)
+        return self.source.task(order[place])

@@ -1,0 +1,71 @@
+"""Letting an agent play tasks that it was not trained on, and measuring what it does.
+
+Law: the figures depend on the agent, the tasks and the seed, not on how many episodes are played at once. How replies
+are drawn (greedy, sampled, forced to begin a call) is the agent's: see `Mode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from visualzoom.agents.pool import MakeEnv
+from visualzoom.agents.records import Agent
+from visualzoom.agents.rollout import group_jobs, play
+from visualzoom.envs.records import Episode
+from visualzoom.evaluation.measure import Measures, measure, reply_lengths
+
+EPISODES_AT_ONCE = 256
+
+
+class Mode(StrEnum):
+    """How an agent draws its replies in an evaluation. The names are kinds of rows in metrics.jsonl."""
+
+    GREEDY = "greedy"
+    """The most likely token, always."""
+    SAMPLED = "sampled"
+    """At temperature 1."""
+    FORCED = "forced"
+    """Greedy, and the first reply begins a call: what the model could do if it only tried the tool."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """Figures with the episodes behind them."""
+
+    measures: Measures
+    episodes: tuple[Episode, ...]
+
+
+def evaluate(
+    agent: Agent,
+    make_env: MakeEnv,
+    task_indices: Sequence[int],
+    *,
+    seed: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> Evaluated:
+    """Play one episode of each task.
+
+    Args:
+        agent: Who acts.
+        make_env: Makes an environment over the tasks.
+        task_indices: Tasks to play; unseen ones are those from HELD_OUT_FIRST on (envs/tasks.py).
+        seed: Of all chance.
+        on_progress: Told how many episodes are over.
+    """
+    episodes: list[Episode] = []
+    lengths: list[int] = []
+    for chunk in _chunks(task_indices):
+        played = play(agent, make_env, group_jobs(chunk, group_size=1, seed=seed))
+        episodes += [one.episode for one in played]
+        lengths += reply_lengths(one.ledger for one in played)  # ledgers hold pixels: they are not kept
+        if on_progress is not None:
+            on_progress(len(episodes))
+    return Evaluated(measures=measure(episodes, lengths), episodes=tuple(episodes))
+
+
+def _chunks(task_indices: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(task_indices), EPISODES_AT_ONCE):
+        yield task_indices[start : start + EPISODES_AT_ONCE]

@@ -1,0 +1,115 @@
+"""What a set of episodes shows: one record of figures, used alike by training steps and by evaluations.
+
+Law: pure; started = finished + failed. Correctness is judged here from the task's answer, whatever reward was used;
+an episode that was cut off is wrong. Boxes are measured where tools executed them, in original pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from visualzoom.agents.ledger import Author, TokenLedger
+from visualzoom.envs.boxes import iou
+from visualzoom.envs.records import Box, Episode
+from visualzoom.rewards.answers import is_correct
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measures:
+    """Means over finished episodes; NaN where there was nothing to measure."""
+
+    num_episodes: int
+    """Episodes that finished."""
+    num_failed: int
+    """Episodes that ended by a fault; they are in no mean."""
+    accuracy: float
+    reward: float
+    tool_rate: float
+    """Share of episodes with at least one crop."""
+    tool_calls: float
+    """Calls an episode, failed ones too."""
+    tool_errors: float
+    """Failed calls an episode."""
+    iou: float
+    """Of each crop with the best evidence box of its task; NaN if there was no crop of a task with evidence."""
+    turns: float
+    reply_tokens: float
+    """Tokens that the policy wrote in a reply; NaN for agents without tokens."""
+    reply_characters: float
+    stop_reasons: Mapping[str, int] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float]:
+        """Flat figures for the metrics log."""
+        means = {
+            "accuracy": self.accuracy,
+            "reward": self.reward,
+            "tool_rate": self.tool_rate,
+            "tool_calls": self.tool_calls,
+            "tool_errors": self.tool_errors,
+            "iou": self.iou,
+            "turns": self.turns,
+            "reply_tokens": self.reply_tokens,
+            "reply_characters": self.reply_characters,
+            "failed": float(self.num_failed),
+        }
+        total = self.num_episodes + self.num_failed
+        return means | {f"stop_{reason}": count / total for reason, count in sorted(self.stop_reasons.items())}
+
+
+def measure(episodes: Sequence[Episode], reply_tokens: Iterable[int] = ()) -> Measures:
+    """Figures of these episodes; `reply_tokens` is the length of each of their replies, see `reply_lengths`."""
+    finished = [episode for episode in episodes if not episode.stop_reason.failed]
+    results = [episode.tool_results for episode in finished]
+    replies = [turn.reply for episode in finished for turn in episode.turns]
+    return Measures(
+        num_episodes=len(finished),
+        num_failed=len(episodes) - len(finished),
+        accuracy=_mean(float(correct(episode)) for episode in finished),
+        reward=_mean(episode.reward.total for episode in finished if episode.reward is not None),
+        tool_rate=_mean(float(episode.num_crops > 0) for episode in finished),
+        tool_calls=_mean(float(len(calls)) for calls in results),
+        tool_errors=_mean(float(sum(call.error is not None for call in calls)) for calls in results),
+        iou=_mean(overlap for episode in finished for overlap in overlaps(episode)),
+        turns=_mean(float(len(episode.turns)) for episode in finished),
+        reply_tokens=_mean(float(tokens) for tokens in reply_tokens),
+        reply_characters=_mean(float(len(reply)) for reply in replies),
+        stop_reasons=dict(Counter(episode.stop_reason.value for episode in episodes)),
+    )
+
+
+def correct(episode: Episode) -> bool:
+    """Whether the episode ended with the right answer."""
+    return episode.answer is not None and is_correct(episode.task, episode.answer)
+
+
+def overlaps(episode: Episode) -> list[float]:
+    """IoU of each executed crop with the best evidence box; empty if the task has no evidence."""
+    if not episode.task.evidence:
+        return []
+    crops = (result.executed_box for result in episode.tool_results if result.error is None)
+    return [best_overlap(box, episode.task.evidence) for box in crops if box is not None]
+
+
+def best_overlap(box: Box, evidence: Sequence[Box]) -> float:
+    """IoU with the evidence box that fits best."""
+    return max(iou(box, truth) for truth in evidence)
+
+
+def reply_lengths(ledgers: Iterable[TokenLedger | None]) -> list[int]:
+    """Tokens that the policy wrote in each reply; nothing for agents without tokens."""
+    return [
+        length
+        for ledger in ledgers
+        if ledger is not None
+        for length in Counter(
+            turn for turn, author in zip(ledger.turns, ledger.authors, strict=True) if author is Author.POLICY
+        ).values()
+    ]
+
+
+def _mean(values: Iterable[float]) -> float:
+    collected = list(values)
+    return sum(collected) / len(collected) if collected else math.nan

@@ -1,0 +1,122 @@
+"""The adapter reads pixels, positions and layouts exactly as transformers' own model does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from visualzoom.agents.ledger import ImageSpan
+from visualzoom.agents.model import ValueHead, VLModel, visual_of
+from visualzoom.agents.model_vision import PatchProjection, patches_of
+from visualzoom.agents.records import ShownImage
+from visualzoom.agents.model_testing import FAMILIES, IMAGE_ID, random_image, random_module, spans_of
+
+
+def processed(model: VLModel, images: list[ShownImage]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixel values and grids of transformers' own image processor."""
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 100},
+        image_mean=list(model.shape.mean),
+        image_std=list(model.shape.std),
+    )
+    output = processor([image.pixels for image in images], return_tensors="pt", input_data_format="channels_last")
+    return output["pixel_values"], output["image_grid_thw"]
+
+
+def own_logits(model: VLModel, ids: list[int], spans: list[ImageSpan]) -> torch.Tensor:
+    visual = visual_of(model.encode([s.image for s in spans]), [(0, s) for s in spans], model.device) if spans else None
+    positions = torch.from_numpy(np.array(model.positions(len(ids), spans)))[:, None]
+    return model.module.lm_head(model.hidden(torch.tensor([ids]), positions, visual=visual))[0]
+
+
+IMAGES = (random_image(1, 4, 4), random_image(2, 2, 2), random_image(3, 1, 4), random_image(4, 3, 5))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_equal_the_stock_model(family: str) -> None:
+    stock = random_module(family)
+    model = VLModel(random_module(family))
+    ids, spans = spans_of(1, IMAGES[0], 9, IMAGES[1], 8, 7, IMAGES[2], 11, 12, IMAGES[3], 10)
+    pixels, grid = processed(model, [span.image for span in spans])
+    types = torch.tensor([[int(token == IMAGE_ID) for token in ids]])
+    with torch.no_grad():
+        expected = stock(
+            input_ids=torch.tensor([ids]), pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=types
+        ).logits[0]
+        torch.testing.assert_close(own_logits(model, ids, spans), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_equal_get_rope_index(family: str) -> None:
+    model = VLModel(random_module(family))
+    ids, spans = spans_of(1, 2, IMAGES[3], IMAGES[1], 8, 7, IMAGES[2], 11, IMAGES[0])
+    types = torch.tensor([[int(token == IMAGE_ID) for token in ids]])
+    grid = torch.tensor([[1, s.image.pixels.shape[0] // 14, s.image.pixels.shape[1] // 14] for s in spans])
+    expected, _ = model.module.model.get_rope_index(torch.tensor([ids]), types, image_grid_thw=grid)
+    assert model.positions(len(ids), spans).tolist() == expected[:, 0].tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=4),
+    family=st.sampled_from(FAMILIES),
+)
+def test_patches_and_features_equal_the_stock_processor_and_tower(sizes: list[tuple[int, int]], family: str) -> None:
+    stock = random_module(family)
+    model = VLModel(random_module(family))
+    images = [random_image(seed, *size) for seed, size in enumerate(sizes)]
+    pixels, grid = processed(model, images)
+    own = torch.cat([patches_of(image.pixels[None], model.shape) for image in images])
+    torch.testing.assert_close(own.flatten(1), pixels, atol=1e-6, rtol=0)
+    with torch.no_grad():
+        expected = stock.model.get_image_features(pixels, grid).pooler_output
+        features = model.encode([*images, images[0]])
+    for image, rows in zip(images, expected, strict=True):
+        start = features.starts[image.key]
+        torch.testing.assert_close(features.table_ND[start : start + len(rows)], rows, atol=2e-5, rtol=1e-4)
+    assert len(features.table_ND) == sum(len(rows) for rows in expected)  # the repeated image was encoded once
+
+
+def test_patch_projection_is_the_convolution() -> None:
+    conv = torch.nn.Conv3d(3, 8, (2, 14, 14), (2, 14, 14))
+    fast = PatchProjection.around(conv)
+    patches = torch.randn(5, 3, 1, 14, 14).expand(-1, -1, 2, -1, -1)
+    torch.testing.assert_close(fast(patches), conv(patches), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fast(patches.contiguous()), conv(patches), atol=1e-5, rtol=1e-4)
+    assert {name for name, _ in fast.named_parameters()} == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_saved_model_opens_here_and_in_transformers_with_the_same_weights(family: str, tmp_path: Path) -> None:
+    model = VLModel(random_module(family))
+    model.module.save_pretrained(tmp_path)
+    again = VLModel.open(tmp_path)
+    stock = type(model.module).from_pretrained(tmp_path)
+    assert "visualzoom" not in (tmp_path / "config.json").read_text()
+    assert stock.config._attn_implementation == "sdpa"
+    weights = model.module.state_dict()
+    assert weights.keys() == again.module.state_dict().keys() == stock.state_dict().keys()
+    for name, tensor in again.module.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+
+
+def test_an_image_of_the_wrong_size_is_refused_with_what_to_do() -> None:
+    model = VLModel(random_module("qwen3_vl"))
+    with pytest.raises(ValueError, match=r"30x28 px.*multiples of 28 px.*ViewRule"):
+        model.encode([ShownImage.of(np.zeros((28, 30, 3), dtype=np.uint8))])
+
+
+def test_spans_of_the_wrong_length_are_refused() -> None:
+    model = VLModel(random_module("qwen3_vl"))
+    with pytest.raises(ValueError, match="3 placeholders for an image of 2x2 cells"):
+        model.positions(9, [ImageSpan(start=1, stop=4, image=IMAGES[1])])
+
+
+def test_values_are_zero_before_training() -> None:
+    assert ValueHead(64)(torch.randn(5, 64)).tolist() == [0.0] * 5

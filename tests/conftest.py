@@ -1,0 +1,19 @@
+"""One set-up for every test: threads, and how hard Hypothesis searches.
+
+`make test` searches the same examples each time, so a red run is a change of ours. `make test-all` draws
+more of them, and new ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # before torch is imported, and the test processes share the cores
+
+from hypothesis import HealthCheck, settings  # noqa: E402  the threads must be set first
+
+_PATIENT = [HealthCheck.too_slow]  # a busy machine is no defect
+settings.register_profile("default", max_examples=60, derandomize=True, deadline=None, suppress_health_check=_PATIENT)
+settings.register_profile("thorough", max_examples=600, deadline=None, suppress_health_check=_PATIENT)
+settings.load_profile(os.environ.get("VISUALZOOM_HYPOTHESIS", "default"))

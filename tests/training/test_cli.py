@@ -1,0 +1,176 @@
+"""Laws of training/cli.py and its commands: clear errors, nothing lost, nothing heavy loaded in vain."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visualzoom.training.cli import main, parse_train
+from visualzoom.training.config import PRESETS, TrainConfig, UsageError
+from visualzoom.training.config_file import config_to_json
+from visualzoom.training.run_folder import open_run
+from visualzoom.training.world import check_world, env_maker, open_source
+
+
+def exit_code(*arguments: str) -> int:
+    """What the command gives back; tyro leaves by SystemExit."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        assert isinstance(left.code, int)
+        return left.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["train", "--preset", "tinni"], "Did you mean 'tiny'"),
+        (["train", "--algorithm", "grop"], "Did you mean 'grpo'"),
+        (["train", "--algorithm", "no.such:Thing"], "no.such"),
+        (["train", "--env", "visualzoom.envs:VisualZom-v0"], "--env visualzoom.envs:VisualZom-v0"),
+        (["train", "--env", "no_such_module:X-v0"], "no_such_module"),
+        (["train", "--model", "tinny"], "Did you mean 'tiny'"),
+        (["train", "--tasks", "digt"], "Did you mean 'digit'"),
+        (["train", "--reward", "deepeye"], "Did you mean 'deepeyes'"),
+        (["train", "--tool", "image_zoom_in"], "Did you mean 'image_zoom_in_tool'"),
+        (["train", "--size-px", "100"], "100 px"),
+        (["train", "--data", "absent.jsonl"], "there is no such file"),
+        (["train", "--learning-rat", "1"], "--learning-rate"),
+        (["train", "--learning-rate", "-1"], "positive number"),
+        (["train", "--device", "gpu"], "cuda"),
+        (["train", "--config", "absent.json"], "absent.json"),
+        (["train", "--config"], "config.json"),
+        (["train", "--resume"], "--resume"),
+        (["train", "--resume", "absent"], "is not there"),
+        (["eval", "--model", "tinny"], "Did you mean 'tiny'"),
+        (["eval", "--agent", "oracle", "--num-tasks", "0"], "at least 1"),
+        (["ask", "absent.png", "What?"], "is not there"),
+        (["play", "--agent", "nobody"], "oracle"),
+    ],
+)
+def test_what_the_user_gets_wrong_is_said_without_a_traceback(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*arguments) == 2
+    said = capsys.readouterr().err
+    assert expected in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_a_config_file_with_an_unknown_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"learn": {"group_sise": 4}}')
+    assert exit_code("train", "--config", str(path)) == 2
+    assert "Did you mean 'group_size'" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_exists_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    assert exit_code("train", "--out", str(tmp_path)) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n truncated"])
+def test_asking_about_a_corrupt_picture_names_the_file(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(content)
+    assert exit_code("ask", str(path), "What does the sign say?") == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    good = {"image": "a.png", "question": "What?", "answer": "7"}
+    path = tmp_path / "tasks.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in (good, good | {"image": "absent.png"}, good)))
+    arguments = ("eval", "--agent", "oracle", "--data", str(path))
+    assert exit_code(*arguments) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "tasks.jsonl" in said and "absent.png" in said and "image" in said
+    assert exit_code(*arguments, "--skip-bad-rows") == 0
+    said = capsys.readouterr()
+    assert "skipped 1 bad row" in said.err and "oracle" in said.out
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "ask", "play"])
+def test_help_names_every_flag_with_what_it_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(command, "--help") == 0
+    assert "--" in capsys.readouterr().out
+
+
+def test_no_command_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code() == 0
+    assert "visualzoom ask photo.jpg" in capsys.readouterr().out
+
+
+def test_flags_go_over_the_preset() -> None:
+    config = parse_train(["--preset", "deepeyes-7b", "--steps", "3", "--tool", "a", "b", "--learning-rate", "1e-5"])
+    assert config.model == PRESETS["deepeyes-7b"].model and config.learn.group_size == 16
+    assert config.steps == 3 and config.world.tool == ("a", "b") and config.learn.learning_rate == 1e-5
+
+
+def test_without_flags_it_is_the_tiny_preset() -> None:
+    assert parse_train([]) == PRESETS["tiny"]
+
+
+def test_a_config_file_is_the_base_of_the_flags(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(config_to_json(TrainConfig(seed=5, algorithm="ppo")))
+    config = parse_train(["--config", str(path), "--seed", "6"])
+    assert config.seed == 6 and config.algorithm == "ppo"
+
+
+def test_resuming_starts_from_the_config_of_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    open_run(TrainConfig(seed=5, algorithm="ppo", out=out))
+    config = parse_train(["--resume", str(out), "--steps", "200"])
+    assert (config.seed, config.algorithm, config.steps, config.out) == (5, "ppo", 200, None)
+
+
+def test_play_lets_the_oracle_look_and_answer_and_loads_no_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys; from visualzoom.training.cli import main; "
+        f"code = main(['play', '--agent', 'oracle', '--episodes', '2', '--out', {str(tmp_path)!r}]); "
+        "assert not {'torch', 'transformers', 'pyarrow'} & sys.modules.keys(), 'heavy'; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "2 episodes: accuracy 100.0%" in done.stdout
+    assert len(list(tmp_path.glob("episode-*.png"))) == len(list(tmp_path.glob("episode-*.json"))) == 2
+
+
+def test_a_person_plays_by_typing_a_box_and_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed, sys.stdin = sys.stdin, io.StringIO("10 10 60 60\nseven\n")
+    try:
+        assert exit_code("play", "--out", str(tmp_path)) == 0
+    finally:
+        sys.stdin = typed
+    (saved,) = tmp_path.glob("episode-*.json")
+    episode = json.loads(saved.read_text())
+    assert [len(turn["tool_results"]) for turn in episode["turns"]] == [1, 0]
+    assert episode["turns"][0]["tool_results"][0]["error"] is None
+    assert episode["answer"] == "seven" and episode["stop_reason"] == "answered"
+    assert "look at" in capsys.readouterr().out
+
+
+def test_an_option_that_a_foreign_environment_lacks_is_not_dropped_in_silence() -> None:
+    world = PRESETS["tiny"].world
+    foreign = type(world)(env="CartPole-v1")
+    env_maker(foreign, open_source(world))().close()
+    with pytest.raises(UsageError, match="takes no max_turns, reward"):
+        env_maker(type(world)(env="CartPole-v1", reward="accuracy", max_turns=5), open_source(world))
+
+
+def test_the_default_world_is_sound() -> None:
+    assert check_world(PRESETS["tiny"].world).num_tasks is None

@@ -1,0 +1,312 @@
+"""The learner sees the probabilities that were sampled from, and how work is cut up changes no gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from visualzoom.agents.ledger import TokenLedger
+from visualzoom.agents.model import VLModel
+from visualzoom.agents.records import GenerateRequest, Sampling
+from visualzoom.agents.model_testing import (
+    BANNED_IDS,
+    FAMILIES,
+    STOP_IDS,
+    observe,
+    open_ledger,
+    random_image,
+    random_module,
+    reply,
+)
+from visualzoom.agents.transformers_policy import TransformersPolicy
+from visualzoom.algorithms.records import CreditIn, LossIn, LossOutput
+from visualzoom.training.learner import Learner, LearnerConfig
+from visualzoom.training.learner_report import LearnerReport, Tally
+from visualzoom.training.pack import Batch, pack
+
+PROMPTS = (
+    open_ledger(1, random_image(0, 2, 3), 8, 9),
+    open_ledger(1, 7, random_image(1, 1, 2), random_image(0, 2, 3), 8, 9, 10, 11),
+    open_ledger(1, 12),
+)
+
+
+@dataclass(kw_only=True)
+class PolicyGradient:
+    """The plainest algorithm: -A log p, and whatever a test adds to it."""
+
+    needs_values: bool = False
+    num_epochs: int = 1
+    num_minibatches: int = 1
+    scale: float = 1.0
+    entropy: float = 0.0
+
+    def credit(self, given: CreditIn) -> Tensor:
+        return given.rewards_E[given.episode_T]
+
+    def loss(self, given: LossIn) -> LossOutput:
+        assert given.entropy_T is not None
+        loss = -(given.advantages_T * given.logprobs_T).sum() - self.entropy * given.entropy_T.sum()
+        if given.values_T is not None:
+            loss = loss + (given.values_T - given.advantages_T).square().sum()
+        return LossOutput(loss=self.scale * loss / given.num_tokens, metrics={"tokens": len(given.logprobs_T) / 1.0})
+
+
+def make_learner(family: str = "qwen3_vl", *, seed: int = 0, with_values: bool = False, **fields: Any) -> Learner:
+    config = LearnerConfig(**{"learning_rate": 1e-2, "warmup_steps": 0, **fields})
+    return Learner(VLModel(random_module(family, seed)), config, banned_ids=BANNED_IDS, with_values=with_values)
+
+
+def play(model: VLModel, siblings: int = 4, temperature: float = 1.0) -> list[TokenLedger]:
+    """Two turns of siblings of several prompts, some with a second image; every third ends after one turn."""
+    policy = TransformersPolicy(model, stop_ids=STOP_IDS, banned_ids=BANNED_IDS)
+    ledgers = dict(enumerate(prompt for prompt in PROMPTS for _ in range(siblings)))
+    for turn in range(2):
+        playing = [i for i in ledgers if turn == 0 or i % 3]
+        if turn:
+            for i in playing:
+                ledgers[i] = observe(ledgers[i], 13, *([random_image(i, 1, 2)] if i % 2 else []), 14)
+        requests = [GenerateRequest(episode_id=str(i), ledger=ledgers[i], seed=9 * i + turn) for i in playing]
+        completions = policy.generate(requests, Sampling(temperature=temperature, max_tokens=6))
+        for i, completion in zip(playing, completions, strict=True):
+            ledgers[i] = ledgers[i].with_completion(completion)
+    return list(ledgers.values())
+
+
+def make_batch(model: VLModel, temperature: float = 1.0, order: Sequence[int] | None = None) -> Batch:
+    ledgers = play(model, temperature=temperature)
+    rewards = [float(x) for x in np.random.default_rng(3).normal(size=len(ledgers))]
+    order = range(len(ledgers)) if order is None else order
+    return pack([ledgers[i] for i in order], [rewards[i] for i in order], [0] * len(ledgers))
+
+
+def gradients(learner: Learner, batch: Batch, algorithm: PolicyGradient | None = None) -> dict[str, Tensor]:
+    """Gradient of the loss on the whole batch, before clipping."""
+    algorithm = algorithm or PolicyGradient()
+    tally = Tally()
+    learner._accumulate(batch, batch.stems, algorithm.credit(batch.credit_in()), algorithm, None, tally)
+    return {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in learner.model.module.named_parameters()
+    }
+
+
+def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 2e-6) -> None:
+    scale = max(float(gradient.abs().max()) for gradient in one.values())
+    for name, gradient in one.items():
+        torch.testing.assert_close(gradient, other[name], atol=atol * max(1.0, scale), rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sampler_and_learner_agree(family: str, temperature: float) -> None:
+    learner = make_learner(family, temperature=temperature)
+    batch = make_batch(learner.model, temperature)
+    torch.testing.assert_close(learner.logprobs(batch), batch.behaviour_logprobs_T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_change_no_gradient(family: str) -> None:
+    learner = make_learner(family, budget_tokens=10**6)
+    batch = make_batch(learner.model)
+    small = make_learner(family, budget_tokens=1)
+    assert_equal_gradients(gradients(learner, batch), gradients(small, batch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_prompts_change_no_gradient(family: str) -> None:
+    """Each episode alone, its prompt read again: the plain way."""
+    whole = make_learner(family)
+    batch = make_batch(whole.model)
+    shared = gradients(whole, batch)
+    total = {name: torch.zeros_like(gradient) for name, gradient in shared.items()}
+    ledgers = {branch.episode: branch.ledger for stem in batch.stems for branch in stem.branches}
+    for episode, ledger in ledgers.items():
+        alone = pack([ledger], [float(batch.rewards_E[episode])], [0])
+        share = PolicyGradient(scale=alone.num_actions / batch.num_actions)
+        for name, gradient in gradients(make_learner(family), alone, share).items():
+            total[name] += gradient
+    assert_equal_gradients(shared, total)
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.permutations(range(12)), family=st.sampled_from(FAMILIES))
+def test_the_order_of_episodes_changes_no_gradient(order: list[int], family: str) -> None:
+    learner = make_learner(family)
+    expected = gradients(learner, make_batch(learner.model))
+    learner = make_learner(family)
+    assert_equal_gradients(expected, gradients(learner, make_batch(learner.model, order=order)))
+
+
+def test_the_first_policy_token_carries_loss_and_observations_carry_none() -> None:
+    """One step on one episode: every sampled token becomes likelier on its own, each by its own gradient."""
+    ledger = reply(observe(reply(PROMPTS[0], [20, 21]), 13, random_image(5, 1, 2), 14), [22])
+    sampled = [i for i, logprob in enumerate(ledger.logprobs) if logprob is not None]
+    batch = pack([ledger], [1.0], [0])
+    for place in range(3):
+        learner = make_learner(learning_rate=1e-3)
+        advantages_T = torch.zeros(3)
+        advantages_T[place] = 1.0
+        before = learner.logprobs(batch)
+        learner.update(batch, advantages_T, PolicyGradient())
+        assert learner.logprobs(batch)[place] > before[place]
+    assert batch.token_T.tolist() == [ledger.token_ids[i] for i in sampled] == [20, 21, 22]
+
+
+def test_what_the_environment_shows_after_the_last_reply_changes_nothing() -> None:
+    ledger = reply(PROMPTS[0], [20, 21])
+    longer = observe(ledger, 13, random_image(5), 14)
+    one, other = (gradients(make_learner(), pack([x], [1.0], [0])) for x in (ledger, longer))
+    assert_equal_gradients(one, other, atol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_equals_finite_differences(family: str) -> None:
+    learner = make_learner(family)
+    learner.model.module.double()
+    learner._ban_V = learner._ban_V.double()
+    batch = pack(
+        [reply(observe(reply(p, [20, 21]), 13, random_image(5, 1, 2)), [22]) for p in PROMPTS], [1.0, 2.0, 0.5], [0] * 3
+    )
+    weights = batch.credit_in().rewards_E[batch.episode_T].double()
+
+    def loss() -> Tensor:
+        return torch.stack(
+            [
+                -(weights[x.action_A] * learner._predict(x, batch.token_T).logprobs_A).sum()
+                for x in learner._passes(batch.stems)
+            ]
+        ).sum()
+
+    loss().backward()
+    for name, parameter in learner.model.module.named_parameters():
+        if parameter.grad is None:
+            continue
+        direction = torch.randn_like(parameter)
+        with torch.no_grad():
+            parameter.add_(direction, alpha=1e-3)
+            above = loss()
+            parameter.add_(direction, alpha=-2e-3)
+            below = loss()
+            parameter.add_(direction, alpha=1e-3)
+        expected = float((above - below) / 2e-3)
+        assert float((parameter.grad * direction).sum()) == pytest.approx(expected, rel=2e-2, abs=2e-2), name
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted() -> None:
+    learner = make_learner()
+    batch = make_batch(learner.model)
+    before = {name: tensor.clone() for name, tensor in learner.model.module.state_dict().items()}
+    report = learner.update(batch, torch.full((batch.num_actions,), torch.nan), PolicyGradient())
+    assert (report.num_skipped_steps, report.num_optimizer_steps) == (1, 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.model.module.state_dict().items())
+    assert learner.update(batch, torch.ones(batch.num_actions), PolicyGradient()).num_optimizer_steps == 1
+
+
+def test_silent_advantages_give_exactly_no_gradient() -> None:
+    learner = make_learner()
+    batch = make_batch(learner.model)
+    report = learner.update(batch, torch.zeros(batch.num_actions), PolicyGradient())
+    assert report.grad_norm == 0.0
+
+
+def test_epochs_and_mini_batches_are_optimizer_steps_over_every_token() -> None:
+    learner = make_learner()
+    batch = make_batch(learner.model)
+    algorithm = PolicyGradient(num_epochs=2, num_minibatches=2)
+    report = learner.update(batch, torch.ones(batch.num_actions), algorithm)
+    assert report.num_optimizer_steps == 4
+    assert report.metrics["tokens"] * 4 == 2 * batch.num_actions
+    assert report.max_logprob_gap < 1e-4
+
+
+def test_values_learn_and_leave_the_trunk_alone() -> None:
+    learner = make_learner(with_values=True, value_learning_rate=3e-2)
+    batch = make_batch(learner.model)
+    assert learner.values(batch).tolist() == [0.0] * batch.num_actions
+    trunk = {name: tensor.clone() for name, tensor in learner.model.module.state_dict().items()}
+    target_T = torch.full((batch.num_actions,), 0.7)
+
+    @dataclass(kw_only=True)
+    class ValuesOnly(PolicyGradient):
+        def loss(self, given: LossIn) -> LossOutput:
+            assert given.values_T is not None
+            loss = (given.values_T - given.advantages_T).square().mean() + 0.0 * given.logprobs_T.sum()
+            return LossOutput(loss=loss, metrics={})
+
+    for _ in range(60):
+        learner.update(batch, target_T, ValuesOnly(needs_values=True), learner.values(batch))
+    assert float((learner.values(batch) - target_T).abs().mean()) < 0.1
+    assert all(torch.equal(tensor, trunk[name]) for name, tensor in learner.model.module.state_dict().items())
+
+
+def test_a_frozen_tower_stays_as_it_was() -> None:
+    learner = make_learner(freeze_vision=True)
+    before = {name: tensor.clone() for name, tensor in learner.model.visual.state_dict().items()}
+    batch = make_batch(learner.model)
+    assert learner.update(batch, torch.ones(batch.num_actions), PolicyGradient()).grad_norm > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.model.visual.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_frozen_tower_encodes_each_image_once_and_changes_no_other_gradient(family: str) -> None:
+    learner, frozen = make_learner(family), make_learner(family, freeze_vision=True)
+    batch = make_batch(learner.model)
+    make_batch(frozen.model)  # its sampler has seen the images
+    stock = frozen.model._tower
+    calls = []
+    frozen.model._tower = lambda *given: (calls.append(given), stock(*given))[1]
+    expected = {name: g for name, g in gradients(learner, batch).items() if ".visual." not in name}
+    assert_equal_gradients(expected, gradients(frozen, batch))
+    assert not calls
+
+
+def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    algorithm = PolicyGradient(needs_values=True, num_minibatches=2)
+
+    def train(learner: Learner, batch: Batch, updates: int) -> LearnerReport:
+        for _ in range(updates):
+            values_T = learner.values(batch)
+            report = learner.update(batch, algorithm.credit(batch.credit_in(values_T)), algorithm, values_T)
+        return report
+
+    straight = make_learner(with_values=True, warmup_steps=8, learning_rate=1e-3)
+    batch = make_batch(straight.model)
+    train(straight, batch, 3)
+    torch.save(straight.state_dict(), tmp_path / "learner.pt")
+    straight.model.module.save_pretrained(tmp_path / "model")
+    resumed = Learner(VLModel.open(tmp_path / "model"), straight.config, banned_ids=BANNED_IDS, with_values=True)
+    resumed.load_state_dict(torch.load(tmp_path / "learner.pt", weights_only=True))
+    assert train(straight, batch, 3) == train(resumed, batch, 3)
+    for (name, one), other in zip(
+        straight.model.module.state_dict().items(), resumed.model.module.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+
+
+def test_a_large_vocabulary_is_computed_in_parts_with_the_same_gradient() -> None:
+    learner = make_learner()
+    batch = make_batch(learner.model)
+    expected = gradients(learner, batch, PolicyGradient(entropy=0.1))
+    learner = make_learner(head_elements=5 * learner.model.vocabulary_size)
+    assert_equal_gradients(expected, gradients(learner, batch, PolicyGradient(entropy=0.1)))
+
+
+def test_wrong_advantages_and_missing_values_are_refused() -> None:
+    learner = make_learner()
+    batch = make_batch(learner.model)
+    with pytest.raises(ValueError, match="2 advantages for"):
+        learner.update(batch, torch.ones(2), PolicyGradient())
+    with pytest.raises(ValueError, match="with_values=True"):
+        learner.values(batch)
+    with pytest.raises(ValueError, match="value head"):
+        learner.load_state_dict(make_learner(with_values=True).state_dict())

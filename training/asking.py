@@ -1,0 +1,99 @@
+"""`visualzoom ask`: one question on the user's own picture; prints each turn and saves where the model looked."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from PIL import Image
+
+from visualzoom.agents.records import Sampling
+from visualzoom.envs.images import FilePicture, ImageError
+from visualzoom.envs.records import Episode, Picture, Task
+from visualzoom.envs.tasks import TaskTuple
+from visualzoom.evaluation.evaluate import evaluate
+from visualzoom.evaluation.pictures import draw_boxes, transcript
+from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
+from visualzoom.training.models import HUB_EXAMPLE, model_folder, scope_of, settings_of
+from visualzoom.training.threads import choose_threads, set_threads
+from visualzoom.training.world import env_maker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskConfig:
+    """Ask a question on your own picture and see where the model looks."""
+
+    picture: Annotated[Path, tyro.conf.Positional]
+    """A PNG, JPEG or WebP file."""
+    question: Annotated[str, tyro.conf.Positional]
+    """What you want to know."""
+    model: str = "tiny"
+    """tiny (built in), a run folder, a folder with a checkpoint, or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct."""
+    sampled: bool = False
+    """Draw replies at temperature 1 instead of taking the most likely tokens."""
+    seed: int = 0
+    """Of the sampling."""
+    out: Path | None = None
+    """Where to save the picture with the boxes drawn; the default is <picture>-zoom.png in this folder."""
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+
+def run_ask(config: AskConfig) -> int:
+    """Ask, print each turn, save the picture."""
+    set_threads(choose_threads(config.machine.num_threads))
+    picture = _open_picture(config.picture)
+    if not config.question.strip():
+        raise UsageError('the question is empty; write it in quotation marks: visualzoom ask photo.jpg "What is this?"')
+    out = config.out or Path(f"{config.picture.stem}-zoom.png")
+    if out.resolve() == config.picture.resolve():
+        raise UsageError(f"--out {out} is the picture itself; choose another name")
+    folder = model_folder(config.model)
+    settings = settings_of(config.model, folder)
+    print(_advice(config, folder), end="")
+    task = Task(id=config.picture.name, question=config.question, answer="", pictures=(picture,))
+    episode = _ask(config, settings_world(settings.world), task)
+    print("\n".join(transcript(episode)))
+    boxes = [result.executed_box for result in episode.tool_results if result.executed_box is not None]
+    draw_boxes(Image.fromarray(picture.pixels()), boxes).save(out)
+    print(f"saved: {out} ({'where it looked' if boxes else 'it did not look closer'})")
+    return 0
+
+
+def settings_world(world: WorldConfig) -> WorldConfig:
+    """The world of a run without its tasks and reward: there is no right answer to compare with."""
+    return dataclasses.replace(world, tasks="digit", data=None, reward="deepeyes")
+
+
+def _open_picture(path: Path) -> Picture:
+    if not path.is_file():
+        raise UsageError(f"the picture {path} is not there; give the path of a PNG, JPEG or WebP file")
+    try:
+        picture = FilePicture(path)
+        picture.pixels()
+    except (ImageError, OSError) as problem:
+        raise UsageError(str(problem)) from problem
+    return picture
+
+
+def _advice(config: AskConfig, folder: Path) -> str:
+    scope = scope_of(folder)
+    if scope is None or scope.covers_question(config.question):
+        return ""
+    command = f'visualzoom ask {config.picture} "{config.question}" --model {HUB_EXAMPLE}'
+    return scope.advice(command) + "\nWhat the built-in model makes of it (do not trust it):\n"
+
+
+def _ask(config: AskConfig, world: WorldConfig, task: Task) -> Episode:
+    from visualzoom.training.assemble import make_agent, open_model
+
+    opened = open_model(config.model, config.machine)
+    make_env = env_maker(world, TaskTuple([task]), factor_px=opened.renderer.factor_px)
+    policy = settings_of(config.model, opened.folder).policy
+    temperature = 1.0 if config.sampled else 0.0
+    sampling = Sampling(temperature=temperature, max_tokens=policy.max_tokens)
+    agent = make_agent("vlm", opened.policy(), opened.renderer, sampling, max_context_tokens=policy.max_context_tokens)
+    (episode,) = evaluate(agent, make_env, [0], seed=config.seed).episodes
+    return episode

@@ -1,0 +1,186 @@
+"""The command line: `visualzoom train | eval | ask | play | pretrain`.
+
+Law: whatever the user gets wrong ends with one clear message on standard error and exit code 2, without a traceback
+and with nothing lost. Each command imports what it needs when it runs: `play` and every `--help` but that of
+`pretrain` load no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from visualzoom.algorithms.registry import ALGORITHMS
+from visualzoom.envs.registry import resolve
+from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.config_file import load_config, preset
+from visualzoom.training.models import model_folder
+from visualzoom.training.run_folder import check_run_folder, saved_config
+from visualzoom.training.stopping import Stopped
+from visualzoom.training.threads import choose_threads, set_threads
+from visualzoom.training.world import check_world, user_errors
+
+HELP = """usage: visualzoom COMMAND [OPTIONS]
+
+Train and evaluate vision-language models that look closer.
+
+commands:
+  train      train a model by reinforcement learning; without options the built-in one, on a CPU, in minutes
+  eval       measure a model on tasks that it has not seen
+  ask        ask a question on your own picture and see where the model looks
+  play       step the environment yourself, or watch the oracle
+  pretrain   make the built-in model again, from nothing
+
+`visualzoom COMMAND --help` lists the options of a command. Examples:
+  visualzoom train --algorithm ppo --seed 1 --out runs/ppo
+  visualzoom train --preset deepeyes-7b --data deepeyes-47k.parquet --device cuda
+  visualzoom train --resume runs/ppo
+  visualzoom eval --model runs/ppo --mode greedy sampled forced
+  visualzoom ask photo.jpg "What does the sign say?" --model Qwen/Qwen2.5-VL-3B-Instruct
+  visualzoom play --agent oracle --tasks sign"""
+BAD_USAGE = 2
+Config = TypeVar("Config")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except UsageError as problem:
+        print(f"visualzoom: {problem}", file=sys.stderr)
+        return BAD_USAGE
+    except OSError as problem:  # a full disk or a folder that may not be written, wherever it was met
+        print(f"visualzoom: {problem}. Checkpoints saved before are whole.", file=sys.stderr)
+        return BAD_USAGE
+    except Stopped as stopped:
+        print(f"visualzoom: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("visualzoom: stopped at once; checkpoints saved before are whole", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"no command is called {command!r}; known: {', '.join(COMMANDS)}.{hint}")
+    return COMMANDS[command](rest)
+
+
+def parse_train(arguments: Sequence[str]) -> TrainConfig:
+    """The config of a training run: a base, and the flags over it.
+
+    The base is what `--resume` saved, else the file of `--config`, else the `--preset`, else the preset tiny.
+    """
+    import tyro
+
+    file, rest = _without_config(arguments)
+    return tyro.cli(
+        TrainConfig,
+        prog="visualzoom train",
+        description=f"{TrainConfig.__doc__}\n\n--config FILE starts from a config.json, for example that of a run.",
+        default=_base(rest) if file is None else load_config(file),
+        args=rest,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _without_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file of `--config`, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", type=Path)
+    try:
+        found, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as problem:
+        raise UsageError(f"{problem}; give the path of a config.json") from problem
+    return found.config, rest
+
+
+def _base(arguments: Sequence[str]) -> TrainConfig:
+    """What the flags change: the preset that they name, or the config of the run that they resume."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset")
+    parser.add_argument("--resume", type=Path)
+    try:
+        chosen, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return preset("tiny")  # a flag without its value: tyro will say so
+    if chosen.preset is not None:
+        return preset(chosen.preset)
+    return preset("tiny") if chosen.resume is None else dataclasses.replace(saved_config(chosen.resume), out=None)
+
+
+def _parse(kind: type[Config], name: str, arguments: Sequence[str]) -> Config:
+    import tyro
+
+    return tyro.cli(kind, prog=f"visualzoom {name}", args=list(arguments), config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _train(arguments: Sequence[str]) -> int:
+    config = parse_train(arguments)
+    threads = choose_threads(config.machine.num_threads)
+    config = dataclasses.replace(config, machine=dataclasses.replace(config.machine, num_threads=threads))
+    set_threads(threads)
+    check_run_folder(config)
+    check_world(config.world)
+    if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
+        with user_errors("--algorithm"):
+            resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
+    model_folder(config.model)
+
+    from visualzoom.training.assemble import make_algorithm
+
+    make_algorithm(config.algorithm, config.algorithm_options)
+
+    from visualzoom.training.loop import train
+
+    train(config)
+    return 0
+
+
+def _eval(arguments: Sequence[str]) -> int:
+    from visualzoom.training.evaluating import EvalConfig, run_eval
+
+    return run_eval(_parse(EvalConfig, "eval", arguments))
+
+
+def _ask(arguments: Sequence[str]) -> int:
+    from visualzoom.training.asking import AskConfig, run_ask
+
+    return run_ask(_parse(AskConfig, "ask", arguments))
+
+
+def _play(arguments: Sequence[str]) -> int:
+    from visualzoom.training.playing import PlayConfig, play_episodes
+
+    return play_episodes(_parse(PlayConfig, "play", arguments))
+
+
+def _pretrain(arguments: Sequence[str]) -> int:
+    from visualzoom.training.pretrain import PretrainConfig, pretrain
+
+    pretrain(_parse(PretrainConfig, "pretrain", arguments))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "eval": _eval,
+    "ask": _ask,
+    "play": _play,
+    "pretrain": _pretrain,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

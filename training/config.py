@@ -1,0 +1,244 @@
+"""Everything that can be chosen about a run, in a few frozen dataclasses, and the two presets.
+
+Law: a config is made once, at the edge (see cli.py), and inside the house objects get what they need by name. Reading
+and writing config files is in config_file.py. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+
+class UsageError(ValueError):
+    """The user asked for something that can't be done; the message says what was given, what is allowed, what to do."""
+
+
+def _at_least(least: float, **values: float) -> None:
+    for name, value in values.items():
+        if not least <= value < float("inf"):
+            raise UsageError(f"{name} is {value}; it must be at least {least}")
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise UsageError(f"{name} is {value}; it must be a positive number")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldConfig:
+    """The environment and its tasks."""
+
+    env: str = "visualzoom.envs:VisualZoom-v0"
+    """Gymnasium id; "module:Id-v0" imports the module first, so an environment of your own is found too."""
+    tasks: str = "digit"
+    """Task family, or a mixture such as "digit:0.7,plain:0.3"."""
+    size_px: int = 768
+    """Side of a procedural scene, 512 to 8192."""
+    data: Path | None = None
+    """JSONL or parquet file of tasks, used in place of the procedural ones."""
+    skip_bad_rows: bool = False
+    """Count and list bad rows of the data file instead of stopping at the first."""
+    reward: str = "deepeyes"
+    """Name of a reward, or module:attribute."""
+    tool: tuple[str, ...] = ("image_zoom_in_tool",)
+    """Tools that the model may call: names, or module:Class."""
+    protocol: str = "deepeyes-v2"
+    """Dialect between environment and model."""
+    max_turns: int = 2
+    """Replies in an episode: the last one must answer."""
+    max_images: int = 8
+    """Images shown in an episode, the overview included."""
+    view_min_px: int = 112 * 112
+    """Smallest area at which an overview is shown."""
+    view_max_px: int = 112 * 112
+    """Largest area at which an overview is shown."""
+    crop_min_px: int = 56 * 56
+    """Smallest area at which a crop is shown."""
+    crop_max_px: int = 56 * 56
+    """Largest area at which a crop is shown: crops are scaled up to it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no environment could do."""
+        if not self.tasks and self.data is None:
+            raise UsageError("no tasks: pass --data FILE (JSONL or parquet) or --tasks FAMILY")
+        _at_least(1, max_turns=self.max_turns, max_images=self.max_images)
+        for name, low, high in (
+            ("view", self.view_min_px, self.view_max_px),
+            ("crop", self.crop_min_px, self.crop_max_px),
+        ):
+            if not 0 < low <= high:
+                raise UsageError(f"{name}_min_px is {low} and {name}_max_px is {high}; need 0 < min <= max")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyConfig:
+    """How replies are sampled."""
+
+    temperature: float = 1.0
+    """Of the episodes that are trained on."""
+    max_tokens: int = 48
+    """Longest reply."""
+    max_context_tokens: int = 1024
+    """Longest episode."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be sampled."""
+        _positive(temperature=self.temperature)
+        _at_least(1, max_tokens=self.max_tokens)
+        _at_least(self.max_tokens, max_context_tokens=self.max_context_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnConfig:
+    """Sizes of a step and the optimiser."""
+
+    tasks_per_step: int = 32
+    """Tasks drawn for each step."""
+    group_size: int = 8
+    """Episodes of each task. Group-relative advantages need at least 2."""
+    learning_rate: float = 1e-4
+    """Of AdamW, after the warm-up."""
+    warmup_steps: int = 5
+    """Optimizer steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    freeze_vision: bool = False
+    """Keep the vision tower as it is."""
+    value_learning_rate: float = 1e-3
+    """Of the value head, for algorithms that have one."""
+    micro_batch_tokens: int = 2048
+    """Tokens in one forward pass of the learner: a bound on memory that changes nothing but rounding."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that teach nothing."""
+        _at_least(
+            1,
+            tasks_per_step=self.tasks_per_step,
+            group_size=self.group_size,
+            micro_batch_tokens=self.micro_batch_tokens,
+        )
+        _at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+        _positive(
+            learning_rate=self.learning_rate,
+            value_learning_rate=self.value_learning_rate,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineConfig:
+    """Where it runs."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model lives."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights."""
+    num_threads: int = 0
+    """Threads of torch; 0 takes the cores that this process may use, at most 4. Kept in the checkpoint: it decides
+    rounding."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible thread counts."""
+        _at_least(0, num_threads=self.num_threads)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """What is measured and kept. None of it changes what is learned."""
+
+    eval_every: int = 20
+    """Steps between greedy evaluations on unseen tasks; the best checkpoint is kept."""
+    eval_tasks: int = 100
+    """Unseen tasks of each of them."""
+    final_eval_tasks: int = 500
+    """Unseen tasks of the evaluations before and after training, which fill summary.json."""
+    checkpoint_every: int = 20
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep, beside the best one."""
+    episodes_every: int = 20
+    """Steps between saved sample episodes."""
+    episodes_saved: int = 4
+    """Episodes saved each time, as JSON and as a picture."""
+    tracker: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go besides metrics.jsonl: names, or module:Class."""
+
+    def __post_init__(self) -> None:
+        """Refuse intervals of nothing."""
+        _at_least(
+            1,
+            eval_every=self.eval_every,
+            eval_tasks=self.eval_tasks,
+            final_eval_tasks=self.final_eval_tasks,
+            checkpoint_every=self.checkpoint_every,
+            keep_checkpoints=self.keep_checkpoints,
+            episodes_every=self.episodes_every,
+        )
+        _at_least(0, episodes_saved=self.episodes_saved)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Train a vision-language model to look closer, by reinforcement learning.
+
+    Without flags: the built-in tiny model learns to zoom in on procedural scenes, in a few minutes on a CPU.
+    """
+
+    preset: str = "tiny"
+    """Where the other defaults come from: tiny, or deepeyes-7b."""
+    model: str = "tiny"
+    """tiny (built in), a folder with a checkpoint, a run folder, or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct."""
+    algorithm: str = "grpo"
+    """reinforce, grpo, ppo, or module:Class."""
+    algorithm_options: tuple[str, ...] = ()
+    """Settings of the algorithm as name=value, for example: scale_by_std=false."""
+    agent: str = "vlm"
+    """Name of an agent that keeps tokens, or module:Class."""
+    steps: int = 80
+    """Batches of episodes to train on."""
+    seed: int = 0
+    """Of everything: tasks, sampling, order."""
+    out: Path | None = None
+    """New folder for the run; the default is made from preset, algorithm, seed and time, under runs/."""
+    resume: Path | None = None
+    """Run folder to go on with, bit for bit; only settings that change no number may differ."""
+    world: WorldConfig = field(default_factory=WorldConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a run of nothing."""
+        _at_least(1, steps=self.steps)
+        _at_least(0, seed=self.seed)
+
+
+FREE_ON_RESUME = frozenset({"steps", "out", "resume", "report"})
+"""Fields that a resumed run may change: they decide how long it goes on and what is kept, never a weight."""
+
+DEEPEYES_7B = TrainConfig(
+    preset="deepeyes-7b",
+    model="Qwen/Qwen2.5-VL-7B-Instruct",
+    world=WorldConfig(
+        tasks="",
+        data=Path("deepeyes-47k.parquet"),
+        max_turns=5,
+        view_min_px=4 * 56 * 56,
+        view_max_px=2560 * 28 * 28,
+        crop_min_px=4 * 56 * 56,
+        crop_max_px=1280 * 28 * 28,
+    ),
+    policy=PolicyConfig(max_tokens=10240, max_context_tokens=8192 + 20480),
+    learn=LearnConfig(tasks_per_step=256, group_size=16, learning_rate=1e-6, warmup_steps=0, freeze_vision=True),
+    machine=MachineConfig(device="cuda", dtype="bfloat16"),
+    report=ReportConfig(eval_every=10, checkpoint_every=10),
+)
+"""The published run of DeepEyes: 80 steps of 256 tasks x 16 episodes, one update each, no KL term, no cold start."""
+
+PRESETS: dict[str, TrainConfig] = {"tiny": TrainConfig(), "deepeyes-7b": DEEPEYES_7B}

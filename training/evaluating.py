@@ -1,0 +1,189 @@
+"""`visualzoom eval`: measure a model, or a scripted agent, on tasks that it was not trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from visualzoom.agents.records import Sampling
+from visualzoom.envs.records import TaskSource
+from visualzoom.evaluation.evaluate import Evaluated, Mode, evaluate
+from visualzoom.evaluation.measure import Measures
+from visualzoom.evaluation.pictures import save_episode
+from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
+from visualzoom.training.models import HUB_EXAMPLE, model_folder, scope_of, settings_of
+from visualzoom.training.threads import choose_threads, set_threads
+from visualzoom.training.world import TINY_FACTOR_PX, env_maker, open_source, unseen
+
+MODELLESS = ("oracle", "random")
+COLUMNS = ("accuracy", "reward", "tool_rate", "tool_calls", "tool_errors", "iou", "reply_tokens", "failed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldChoice:
+    """The environment and its tasks; what is left out is taken from the model's own training."""
+
+    env: str | None = None
+    """Gymnasium id."""
+    tasks: str | None = None
+    """Task family, or a mixture such as "digit:0.7,plain:0.3"."""
+    size_px: int | None = None
+    """Side of a procedural scene."""
+    data: Path | None = None
+    """JSONL or parquet file of tasks; every row is played, up to --num-tasks."""
+    skip_bad_rows: bool | None = None
+    """List bad rows of the data file instead of stopping at the first."""
+    reward: str | None = None
+    """Name of a reward, or module:attribute."""
+    tool: tuple[str, ...] | None = None
+    """Tools that the model may call."""
+    max_turns: int | None = None
+    """Replies in an episode."""
+
+    def over(self, world: WorldConfig) -> WorldConfig:
+        """The given world with what was chosen here. A chosen family replaces a data file."""
+        chosen = {name: value for name, value in _fields(self) if value is not None}
+        if "tasks" in chosen:
+            chosen.setdefault("data", None)
+        return dataclasses.replace(world, **chosen)  # type: ignore[arg-type]  # the fields have the same names and types
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """Measure a model on tasks that it was not trained on."""
+
+    model: str = "tiny"
+    """tiny (built in), a run folder, a folder with a checkpoint, or a hub id."""
+    agent: str = "vlm"
+    """vlm, oracle, random, or module:Class."""
+    mode: tuple[Mode, ...] = (Mode.GREEDY, Mode.SAMPLED)
+    """How replies are drawn: greedy, sampled (at temperature 1), forced (greedy, the first reply begins a call)."""
+    num_tasks: int = 500
+    """Unseen tasks to play."""
+    seed: int = 0
+    """Of sampling."""
+    out: Path | None = None
+    """New folder for the figures and some episodes, as JSON and as pictures."""
+    episodes_saved: int = 8
+    """Episodes saved in it for each mode."""
+    world: WorldChoice = field(default_factory=WorldChoice)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse to measure nothing."""
+        if self.num_tasks < 1:
+            raise UsageError(f"num_tasks is {self.num_tasks}; it must be at least 1")
+        if not self.mode:
+            raise UsageError(f"no mode; give some of {', '.join(Mode)}")
+
+
+def run_eval(config: EvalConfig) -> int:
+    """Measure, print a table, save it if asked."""
+    set_threads(choose_threads(config.machine.num_threads))
+    if config.out is not None and config.out.exists() and any(config.out.iterdir()):
+        raise UsageError(f"--out {config.out}: this folder exists and is not empty; choose another")
+    found = _measure_scripted(config) if config.agent in MODELLESS else _measure_model(config)
+    print(table({mode: evaluated.measures for mode, evaluated in found.items()}))
+    if config.out is not None:
+        _save(config, found)
+        print(f"saved: {config.out}")
+    return 0
+
+
+def table(figures: dict[str, Measures]) -> str:
+    """One row a mode."""
+    rows = [["", "tasks", *COLUMNS]]
+    for mode, measures in figures.items():
+        values = measures.values()
+        rows.append([mode, str(measures.num_episodes), *(_shown(name, values[name]) for name in COLUMNS)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _shown(name: str, value: float) -> str:
+    if value != value:  # NaN: there was nothing to measure
+        return "-"
+    return f"{value:.0f}" if name == "failed" else f"{value:.3f}"
+
+
+def _measure_scripted(config: EvalConfig) -> dict[str, Evaluated]:
+    """Agents without a model: no torch is loaded."""
+    from visualzoom.agents.scripted import OracleAgent, RandomAgent
+
+    world = config.world.over(WorldConfig())
+    source = _source(world)
+    agent = OracleAgent(max_calls=world.max_turns - 1) if config.agent == "oracle" else RandomAgent()
+    make_env = env_maker(world, source, factor_px=TINY_FACTOR_PX)
+    return {config.agent: evaluate(agent, make_env, _indices(source, config.num_tasks), seed=config.seed)}
+
+
+def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
+    folder = model_folder(config.model)
+    settings = settings_of(config.model, folder)
+    world = config.world.over(settings.world)
+    source = _source(world)
+    advice = scope_advice(config, folder, world)
+    if advice:
+        print(advice)
+    make_env = env_maker(world, source)  # finds what is wrong with the world before weights are read
+
+    from visualzoom.training.assemble import make_agent, open_model
+    from visualzoom.training.run import forced_prefix
+
+    opened = open_model(config.model, config.machine)
+    make_env = env_maker(world, source, factor_px=opened.renderer.factor_px)
+    indices, policy = _indices(source, config.num_tasks), settings.policy
+    found: dict[str, Evaluated] = {}
+    for mode in dict.fromkeys(config.mode):
+        agent = make_agent(
+            config.agent,
+            opened.policy(),
+            opened.renderer,
+            Sampling(temperature=1.0 if mode is Mode.SAMPLED else 0.0, max_tokens=policy.max_tokens),
+            max_context_tokens=policy.max_context_tokens,
+            forced_prefix=forced_prefix(dataclasses.replace(settings, world=world)) if mode is Mode.FORCED else "",
+        )
+        found[mode.value] = evaluate(agent, make_env, indices, seed=config.seed)
+    return found
+
+
+def scope_advice(config: EvalConfig, folder: Path, world: WorldConfig) -> str:
+    """What to say if the model was not made for these tasks; nothing if it was."""
+    scope = scope_of(folder)
+    asked = {part.partition(":")[0].strip() for part in world.tasks.split(",")}
+    if scope is None or (world.data is None and asked <= set(scope.families)):
+        return ""
+    tasks = f"--data {world.data}" if world.data is not None else f"--tasks {world.tasks}"
+    return scope.advice(f"visualzoom eval --model {HUB_EXAMPLE} {tasks}")
+
+
+def _source(world: WorldConfig) -> TaskSource:
+    return open_source(world, repeat=False)
+
+
+def _indices(source: TaskSource, num_tasks: int) -> Sequence[int]:
+    """Unseen tasks of an endless source, the first rows of a file."""
+    return unseen(num_tasks) if source.num_tasks is None else range(min(num_tasks, source.num_tasks))
+
+
+def _save(config: EvalConfig, found: dict[str, Evaluated]) -> None:
+    assert config.out is not None  # asked for by the caller
+    config.out.mkdir(parents=True, exist_ok=True)
+    figures = {mode: _jsonable(evaluated.measures) for mode, evaluated in found.items()}
+    report = {"model": config.model, "agent": config.agent, "seed": config.seed, "modes": figures}
+    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    for mode, evaluated in found.items():
+        for number, episode in enumerate(evaluated.episodes[: config.episodes_saved]):
+            save_episode(episode, config.out / mode, f"episode-{number:03d}")
+
+
+def _jsonable(measures: Measures) -> dict[str, float | int | None]:
+    values = {"num_episodes": measures.num_episodes} | measures.values()
+    return {name: value if value == value else None for name, value in values.items()}
+
+
+def _fields(choice: WorldChoice) -> list[tuple[str, object]]:
+    return list(dataclasses.asdict(choice).items())

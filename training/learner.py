@@ -1,0 +1,246 @@
+"""Turns advantages into better weights: forward, the algorithm's loss, one clipped AdamW step for each mini-batch.
+
+Law: padding, packing order and the split into micro-batches change neither loss nor gradient (beyond float rounding);
+only sampled tokens carry loss, under the very distribution that they were sampled from. A step whose gradient is not
+finite is skipped and counted. What is frozen, adapted (LoRA) or of another dtype is the module's own affair: the
+learner trains the parameters that require a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from visualzoom.agents.model import ValueHead, VLModel, visual_of
+from visualzoom.algorithms.records import Algorithm, LossIn
+from visualzoom.training.layout import Layout, lay_out
+from visualzoom.training.learner_report import LearnerReport, Predicted, Tally
+from visualzoom.training.pack import Batch, Stem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerConfig:
+    """How weights are stepped. The defaults suit the built-in model."""
+
+    learning_rate: float = 1e-4
+    value_learning_rate: float = 1e-3
+    """Of the value head, which starts from nothing."""
+    warmup_steps: int = 5
+    """Optimizer steps over which the learning rate rises to its value."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+    """Of the sampling that made the batch."""
+    budget_tokens: int = 2048
+    """Tokens read in one forward pass; a prompt with all its episodes is never split, even if it is larger."""
+    head_elements: int = 2**26
+    """Actions times vocabulary that are held at once; more are computed in parts, and again in the backward pass."""
+    freeze_vision: bool = False
+    seed: int = 0
+    """Of the order of mini-batches."""
+
+
+class Learner:
+    """Holds the optimizer of one model. The model is shared with the policy; only the learner writes to it."""
+
+    def __init__(
+        self,
+        model: VLModel,
+        config: LearnerConfig,
+        *,
+        banned_ids: Sequence[int] = (),
+        with_values: bool = False,
+    ) -> None:
+        """Prepare to train.
+
+        Args:
+            model: What is trained.
+            config: How.
+            banned_ids: The ids that the policy never samples; the same set, or the log-probabilities differ.
+            with_values: Keep a value head, for algorithms that need values.
+        """
+        self.model = model
+        self.config = config
+        self._ban_V = model.ban(sorted(banned_ids))
+        if config.freeze_vision:
+            model.freeze_tower()
+        self.value_head = ValueHead(model.hidden_size).to(model.device) if with_values else None
+        trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+        groups = [{"params": trained, "lr": config.learning_rate, "peak": config.learning_rate}]
+        if self.value_head is not None:
+            rate = config.value_learning_rate
+            groups.append({"params": list(self.value_head.parameters()), "lr": rate, "peak": rate})
+        self._optimizer = torch.optim.AdamW(
+            groups, betas=config.betas, weight_decay=config.weight_decay, fused=model.device.type in ("cpu", "cuda")
+        )
+        self._generator = torch.Generator().manual_seed(config.seed)
+        self._num_steps = 0
+
+    @torch.no_grad()
+    def values(self, batch: Batch) -> Tensor:
+        """Value of the state before each action token, [T] float32."""
+        if self.value_head is None:
+            raise ValueError("this learner keeps no value head; make it with with_values=True")
+        values_T = torch.empty(batch.num_actions)
+        for layout in self._passes(batch.stems):
+            values_T[layout.action_A] = self._only_values(layout).cpu()
+        return values_T
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch) -> Tensor:
+        """Log-probability of each action token under the present weights, [T] float32."""
+        logprobs_T = torch.empty(batch.num_actions)
+        for layout in self._passes(batch.stems):
+            logprobs_T[layout.action_A] = self._predict(layout, batch.token_T).logprobs_A.cpu()
+        return logprobs_T
+
+    def update(
+        self, batch: Batch, advantages_T: Tensor, algorithm: Algorithm, values_T: Tensor | None = None
+    ) -> LearnerReport:
+        """Optimize the algorithm's loss on the batch.
+
+        Args:
+            batch: The episodes.
+            advantages_T: From the algorithm's `credit`.
+            algorithm: Its `loss`, and how many passes and mini-batches it wants.
+            values_T: From `values`, if the algorithm needs them.
+        """
+        if len(advantages_T) != batch.num_actions:
+            raise ValueError(f"{len(advantages_T)} advantages for {batch.num_actions} action tokens")
+        tally = Tally()
+        for _ in range(algorithm.num_epochs):
+            for stems in self._minibatches(batch.stems, algorithm.num_minibatches):
+                self._accumulate(batch, stems, advantages_T, algorithm, values_T, tally)
+                self._step(tally)
+        return tally.report(self._optimizer.param_groups[0]["lr"], batch)
+
+    def _minibatches(self, stems: Sequence[Stem], num_minibatches: int) -> Iterator[list[Stem]]:
+        """Shares of the stems, shuffled if there is more than one."""
+        if num_minibatches == 1:
+            yield list(stems)
+            return
+        order = torch.randperm(len(stems), generator=self._generator)
+        for share in order.tensor_split(min(num_minibatches, len(stems))):
+            yield [stems[i] for i in share.tolist()]
+
+    def _passes(self, stems: Sequence[Stem]) -> Iterator[Layout]:
+        """Whole stems in passes of at most the token budget."""
+        taken: list[Stem] = []
+        num_tokens = 0
+        for stem in stems:
+            if taken and num_tokens + stem.num_tokens > self.config.budget_tokens:
+                yield lay_out(taken, self.model)
+                taken, num_tokens = [], 0
+            taken.append(stem)
+            num_tokens += stem.num_tokens
+        if taken:
+            yield lay_out(taken, self.model)
+
+    def _accumulate(
+        self,
+        batch: Batch,
+        stems: Sequence[Stem],
+        advantages_T: Tensor,
+        algorithm: Algorithm,
+        values_T: Tensor | None,
+        tally: Tally,
+    ) -> None:
+        """Add up the gradient of one mini-batch over its passes."""
+        num_tokens = sum(stem.num_actions for stem in stems)
+        num_episodes = sum(len(stem.branches) for stem in stems)
+        device = self.model.device
+        for layout in self._passes(stems):
+            predicted = self._predict(layout, batch.token_T)
+            behaviour_A = batch.behaviour_logprobs_T[layout.action_A].to(device)
+            output = algorithm.loss(
+                LossIn(
+                    logprobs_T=predicted.logprobs_A,
+                    behaviour_logprobs_T=behaviour_A,
+                    advantages_T=advantages_T[layout.action_A].to(device),
+                    episode_T=layout.episode_A,
+                    num_tokens=num_tokens,
+                    num_episodes=num_episodes,
+                    values_T=predicted.values_A,
+                    behaviour_values_T=None if values_T is None else values_T[layout.action_A].to(device),
+                    entropy_T=predicted.entropy_A,
+                )
+            )
+            output.loss.backward()
+            tally.add_pass(layout, output.loss, output.metrics, predicted, behaviour_A, num_tokens)
+
+    def _predict(self, layout: Layout, token_T: Tensor) -> Predicted:
+        """Log-probability, entropy and value at each action of a pass."""
+        hidden_AD = self._hidden(layout)
+        token_A = token_T[layout.action_A].to(hidden_AD.device)
+        rows = max(1, self.config.head_elements // self.model.vocabulary_size)
+        parts = []
+        for hidden, token in zip(hidden_AD.split(rows), token_A.split(rows), strict=True):
+            if len(hidden_AD) > rows and torch.is_grad_enabled():
+                parts.append(checkpoint(self._head, hidden, token, use_reentrant=False))
+            else:
+                parts.append(self._head(hidden, token))
+        logprobs, entropies = zip(*parts, strict=True)
+        # The values' error does not reach the trunk: it is many times the policy's gradient when training begins.
+        values_A = None if self.value_head is None else self.value_head(hidden_AD.detach())
+        return Predicted(logprobs_A=torch.cat(logprobs), entropy_A=torch.cat(entropies), values_A=values_A)
+
+    def _only_values(self, layout: Layout) -> Tensor:
+        assert self.value_head is not None
+        values_A: Tensor = self.value_head(self._hidden(layout))
+        return values_A
+
+    def _hidden(self, layout: Layout) -> Tensor:
+        """Hidden states that predict the actions, [A, D]."""
+        visual = None
+        if layout.spans:
+            features = self.model.encode([span.image for _, span in layout.spans])
+            visual = visual_of(features, layout.spans, self.model.device)
+        hidden = self.model.hidden(layout.token_ids_1N, layout.positions_31N, visual=visual, tree=layout.tree)
+        return hidden[0].index_select(0, layout.source_A)
+
+    def _head(self, hidden_AD: Tensor, token_A: Tensor) -> tuple[Tensor, Tensor]:
+        logprobs_AV = self.model.logprobs(hidden_AD, self._ban_V, self.config.temperature)
+        # 0 * -inf of a banned token would be NaN, forwards and backwards.
+        surprise_AV = logprobs_AV.masked_fill(self._ban_V == -torch.inf, 0.0)
+        entropy_A = -(logprobs_AV.exp() * surprise_AV).sum(-1)
+        return logprobs_AV.gather(-1, token_A[:, None])[:, 0], entropy_A
+
+    def _step(self, tally: Tally) -> None:
+        """Clip and step, or skip if anything is not finite."""
+        groups = self._optimizer.param_groups
+        norms = [nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm) for group in groups]
+        if all(bool(torch.isfinite(norm)) for norm in norms):
+            self._num_steps += 1
+            for group in groups:
+                group["lr"] = group["peak"] * min(1.0, self._num_steps / max(1, self.config.warmup_steps))
+            self._optimizer.step()
+            tally.grad_norms.append(float(norms[0]))
+        else:
+            tally.num_skipped += 1
+        tally.num_minibatches += 1
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs beside the model's weights, as tensors and plain values."""
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "num_steps": self._num_steps,
+            "generator": self._generator.get_state(),
+            "value_head": None if self.value_head is None else self.value_head.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state; the model's weights are loaded separately."""
+        if (state["value_head"] is None) != (self.value_head is None):
+            raise ValueError("the saved learner and this one differ in whether they keep a value head")
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._num_steps = int(state["num_steps"])
+        self._generator.set_state(state["generator"])
+        if self.value_head is not None:
+            self.value_head.load_state_dict(state["value_head"])

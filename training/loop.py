@@ -1,0 +1,121 @@
+"""The training loop: play, pack, credit, update, publish. Everything else is done by the parts named here.
+
+Law: a run that is stopped after any step and resumed gives the parameters of one that was not, bit for bit (CPU,
+float32, same number of threads). Nothing random is carried along: every step draws from the seed and its own number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from visualzoom.agents.rollout import Played, group_jobs, play
+from visualzoom.agents.pool import Job
+from visualzoom.envs.tasks import HELD_OUT_FIRST
+from visualzoom.evaluation.curves import draw_curves
+from visualzoom.evaluation.evaluate import Mode
+from visualzoom.training.config import TrainConfig
+from visualzoom.training.metrics import read_metrics
+from visualzoom.training.pack import pack_played
+from visualzoom.training.progress import Progress, open_progress
+from visualzoom.training.run import Run, open_training
+from visualzoom.training.run_folder import open_run
+from visualzoom.training.stopping import StopRequest
+from visualzoom.training.summary import Evaluations, Summary, last_words, summarise
+
+SEED_STRIDE = 1_000_003
+"""Runs of different seeds begin at different tasks of an endless source."""
+
+
+def train(config: TrainConfig) -> Summary | None:
+    """Train as the config says and leave a run folder.
+
+    Returns:
+        The figures of the run; None if it was asked to stop before its last step.
+
+    Raises:
+        UsageError: What was asked for can't be done; nothing was lost.
+    """
+    run = open_training(config, open_run(config))
+    state = run.state
+    with StopRequest() as stop, open_progress(config.steps, first_step=state.step) as progress:
+        examine_before(run, progress)
+        progress.phase("training")
+        while state.step < config.steps and not stop.requested:
+            began_s = time.perf_counter()
+            played = play(run.agent, run.envs, draw_jobs(config, state.step))
+            batch = pack_played(played)
+            values = run.learner.values(batch) if run.algorithm.needs_values else None
+            advantages = run.algorithm.credit(batch.credit_in(values))
+            report = run.learner.update(batch, advantages, run.algorithm, values)
+            state.step += 1
+            run.policy.publish(state.step)
+            row = run.note_step(played, report, time.perf_counter() - began_s)
+            progress.step(state.step, row)
+            keep(run, played, stopping=stop.requested is not None)
+        summary = conclude(run, progress) if state.step >= config.steps else None
+    run.close()
+    words = f"Stopped after step {state.step}; to go on: visualzoom train --resume {run.folder.path}"
+    print(words if summary is None else last_words(summary, run.folder), flush=True)
+    return summary
+
+
+def draw_jobs(config: TrainConfig, step: int) -> list[Job]:
+    """Groups of episodes for this step: the next tasks in line."""
+    learn = config.learn
+    first = config.seed * SEED_STRIDE + step * learn.tasks_per_step
+    indices = [(first + i) % HELD_OUT_FIRST for i in range(learn.tasks_per_step)]
+    return group_jobs(indices, group_size=learn.group_size, seed=config.seed)
+
+
+def examine_before(run: Run, progress: Progress) -> None:
+    """Measure the untrained model once: greedy, sampled, and with its first reply forced to begin a call."""
+    if run.state.before is None:
+        run.state.before = _examine(run, progress, "before training")
+        progress.phase("evaluating a forced call")
+        run.state.forced = run.examine(Mode.FORCED, run.config.report.final_eval_tasks)
+
+
+def keep(run: Run, played: Sequence[Played], *, stopping: bool) -> None:
+    """Evaluate, save episodes and checkpoints when they are due."""
+    step, report = run.state.step, run.config.report
+    best = False
+    if step % report.eval_every == 0:
+        accuracy = run.examine(Mode.GREEDY, report.eval_tasks).accuracy
+        best = accuracy > run.state.best_accuracy
+        run.state.best_accuracy = max(accuracy, run.state.best_accuracy)
+    if step % report.episodes_every == 0:
+        run.save_episodes(played)
+    if best or stopping or step % report.checkpoint_every == 0 or step == run.config.steps:
+        run.save(best=best)
+
+
+def conclude(run: Run, progress: Progress) -> Summary:
+    """Measure the trained model, and leave the figures and the picture of the run."""
+    after = _examine(run, progress, "after training")
+    state = run.state
+    assert state.before is not None and state.forced is not None  # `examine_before` came first
+    last = run.checkpoints.latest()
+    summary = summarise(
+        algorithm=run.config.algorithm,
+        seed=run.config.seed,
+        updates=state.step,
+        seconds=state.seconds,
+        before=state.before,
+        after=after,
+        forced=state.forced,
+        skipped_updates=state.skipped_updates,
+        failed_episodes=state.failed_episodes,
+        checkpoint=None if last is None else last.folder,
+    )
+    summary.save(run.folder.summary)
+    draw_curves(read_metrics(run.folder.metrics), run.folder.curves, summary=summary.values())
+    return summary
+
+
+def _examine(run: Run, progress: Progress, when: str) -> Evaluations:
+    num_tasks = run.config.report.final_eval_tasks
+    progress.phase(f"evaluating {num_tasks} unseen tasks {when}, greedy")
+    greedy = run.examine(Mode.GREEDY, num_tasks)
+    progress.phase(f"evaluating {num_tasks} unseen tasks {when}, sampled")
+    return Evaluations(greedy=greedy, sampled=run.examine(Mode.SAMPLED, num_tasks))

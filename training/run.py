@@ -1,0 +1,244 @@
+"""A training run under way: its parts, its state, and how it is examined, reported and kept.
+
+Law: `RunState` and the parts' own state dicts hold everything that a resumed run needs; the rest is made anew from the
+config.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from visualzoom.agents.pool import MakeEnv, SerialPool
+from visualzoom.agents.records import Agent, Sampling
+from visualzoom.agents.rollout import Played
+from visualzoom.agents.transformers_policy import TransformersPolicy
+from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
+from visualzoom.envs.registry import resolve
+from visualzoom.algorithms.records import Algorithm
+from visualzoom.algorithms.state import Stateful
+from visualzoom.evaluation.evaluate import Mode, evaluate
+from visualzoom.evaluation.measure import Measures, measure, reply_lengths
+from visualzoom.evaluation.pictures import save_episode
+from visualzoom.training.assemble import OpenModel, make_agent, make_algorithm, make_trackers, open_model
+from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
+from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.config_file import check_resumable
+from visualzoom.training.learner import Learner, LearnerConfig, LearnerReport
+from visualzoom.training.metrics import MetricsLog
+from visualzoom.training.run_folder import RunFolder
+from visualzoom.training.summary import Evaluations
+from visualzoom.training.threads import choose_threads, set_threads
+from visualzoom.training.world import env_maker, open_source, unseen
+
+TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt")
+
+
+@dataclass(kw_only=True, slots=True)
+class RunState:
+    """What changes while a run goes on, apart from weights and optimiser."""
+
+    step: int = 0
+    """Batches of episodes trained on."""
+    seconds: float = 0.0
+    """Spent in training steps."""
+    best_accuracy: float = -1.0
+    """Of the greedy evaluations so far."""
+    skipped_updates: int = 0
+    failed_episodes: int = 0
+    before: Evaluations | None = None
+    forced: Measures | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """The parts of a run."""
+
+    config: TrainConfig
+    folder: RunFolder
+    opened: OpenModel
+    policy: TransformersPolicy
+    agent: Agent
+    make_env: MakeEnv
+    envs: SerialPool
+    learner: Learner
+    algorithm: Algorithm
+    checkpoints: CheckpointStore
+    metrics: MetricsLog
+    num_threads: int
+    state: RunState = field(default_factory=RunState)
+
+    def examine(self, mode: Mode, num_tasks: int) -> Measures:
+        """Figures of the present weights on unseen tasks."""
+        config = self.config
+        temperature = 1.0 if mode is Mode.SAMPLED else 0.0
+        prefix = forced_prefix(config) if mode is Mode.FORCED else ""
+        agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
+        measures = evaluate(agent, self.make_env, unseen(num_tasks), seed=config.seed).measures
+        self.metrics.log(mode, self.state.step, measures.values())
+        return measures
+
+    def note_step(self, played: Sequence[Played], report: LearnerReport, seconds: float) -> dict[str, float]:
+        """Count and log a step that was just taken; gives the row that was logged."""
+        state = self.state
+        state.seconds += seconds
+        state.skipped_updates += report.num_skipped_steps
+        measures = measure([one.episode for one in played], reply_lengths(one.ledger for one in played))
+        state.failed_episodes += measures.num_failed
+        row = measures.values() | _learner_row(report) | {"seconds": seconds}
+        self.metrics.log("train", state.step, row)
+        return row
+
+    def save_episodes(self, played: Sequence[Played]) -> None:
+        """Keep a few episodes of this step as JSON and as pictures."""
+        for number, one in enumerate(played[:: max(1, self.config.learn.group_size)]):
+            if number == self.config.report.episodes_saved:
+                return
+            save_episode(one.episode, self.folder.episodes, f"step-{self.state.step:06d}-{number}")
+
+    def save(self, *, best: bool = False) -> Checkpoint:
+        """Write a checkpoint of this moment."""
+        algorithm = self.algorithm.state_dict() if isinstance(self.algorithm, Stateful) else {}
+        state = {
+            "run": asdict(self.state),
+            "learner": self.learner.state_dict(),
+            "algorithm": dict(algorithm),
+            "rng": rng_state(),
+            "num_threads": self.num_threads,
+        }
+        return self.checkpoints.save(
+            self.state.step, config=self.config, save_model=self._save_model, state=state, best=best
+        )
+
+    def _save_model(self, folder: Path) -> None:
+        """Weights, and beside them the files of the tokenizer and the image processor as they were."""
+        for pattern in TOKENIZER_FILES:
+            for path in self.opened.folder.glob(pattern):
+                if path.name not in ("model.safetensors.index.json", "COMPLETE"):
+                    shutil.copyfile(path, folder / path.name)
+        self.opened.model.module.save_pretrained(folder)
+
+    def close(self) -> None:
+        """Write what is left and let the environments go."""
+        self.metrics.close()
+        self.envs.close()
+
+
+def open_training(config: TrainConfig, folder: RunFolder) -> Run:
+    """Make the parts of a run; with `config.resume` they go on from its newest whole checkpoint.
+
+    Raises:
+        UsageError: What was asked for can't be done.
+    """
+    num_threads = choose_threads(config.machine.num_threads)
+    set_threads(num_threads)
+    checkpoints = CheckpointStore(folder.checkpoints, keep=config.report.keep_checkpoints)
+    checkpoint = checkpoints.latest() if config.resume is not None else None
+    if checkpoint is not None:
+        check_resumable(config, checkpoint.config(), checkpoint=checkpoint.folder)
+    algorithm = make_algorithm(config.algorithm, config.algorithm_options)
+    source = open_source(config.world)
+    opened = open_model(config.model if checkpoint is None else str(checkpoint.folder), config.machine)
+    make_env = env_maker(config.world, source, factor_px=opened.renderer.factor_px)
+    policy = opened.policy()
+    run = Run(
+        config=config,
+        folder=folder,
+        opened=opened,
+        policy=policy,
+        agent=_agent(config, policy, opened, temperature=config.policy.temperature),
+        make_env=make_env,
+        envs=SerialPool(make_env),
+        learner=_learner(config, opened, with_values=algorithm.needs_values),
+        algorithm=algorithm,
+        checkpoints=checkpoints,
+        metrics=_metrics(config, folder, checkpoint),
+        num_threads=num_threads,
+    )
+    if checkpoint is not None:
+        _restore(run, checkpoint)
+    return run
+
+
+def forced_prefix(config: TrainConfig) -> str:
+    """The text with which a reply begins that calls the zoom tool."""
+    words = cast("type[WordProtocol]", resolve(config.world.protocol, PROTOCOLS, kind="protocol"))()
+    return words.begin_call("image_zoom_in_tool", "bbox_2d")
+
+
+def _agent(
+    config: TrainConfig, policy: TransformersPolicy, opened: OpenModel, *, temperature: float, prefix: str = ""
+) -> Agent:
+    return make_agent(
+        config.agent,
+        policy,
+        opened.renderer,
+        Sampling(temperature=temperature, max_tokens=config.policy.max_tokens),
+        max_context_tokens=config.policy.max_context_tokens,
+        forced_prefix=prefix,
+    )
+
+
+def _learner(config: TrainConfig, opened: OpenModel, *, with_values: bool) -> Learner:
+    learn = config.learn
+    return Learner(
+        opened.model,
+        LearnerConfig(
+            learning_rate=learn.learning_rate,
+            warmup_steps=learn.warmup_steps,
+            weight_decay=learn.weight_decay,
+            max_grad_norm=learn.max_grad_norm,
+            temperature=config.policy.temperature,
+            budget_tokens=learn.micro_batch_tokens,
+            freeze_vision=learn.freeze_vision,
+            seed=config.seed,
+        ),
+        banned_ids=opened.renderer.banned_ids,
+        with_values=with_values,
+    )
+
+
+def _metrics(config: TrainConfig, folder: RunFolder, checkpoint: Checkpoint | None) -> MetricsLog:
+    first = 0 if checkpoint is None else checkpoint.step
+    return MetricsLog(
+        folder.metrics,
+        trackers=make_trackers(config.report.tracker, folder.path, first + 1),
+        after_step=None if config.resume is None else first,
+    )
+
+
+def _restore(run: Run, checkpoint: Checkpoint) -> None:
+    saved = cast("dict[str, Any]", checkpoint.state())
+    if saved["num_threads"] != run.num_threads and run.config.machine.device == "cpu":
+        raise UsageError(
+            f"{checkpoint.folder} was trained with {saved['num_threads']} threads and this run has {run.num_threads}: "
+            f"sums would round differently. Pass --num-threads {saved['num_threads']}"
+        )
+    run.learner.load_state_dict(saved["learner"])
+    if isinstance(run.algorithm, Stateful):
+        run.algorithm.load_state_dict(saved["algorithm"])
+    values = saved["run"]
+    before, forced = values.pop("before"), values.pop("forced")
+    run.state = RunState(
+        **values,
+        before=None if before is None else Evaluations(**{name: Measures(**part) for name, part in before.items()}),
+        forced=None if forced is None else Measures(**forced),
+    )
+    run.policy.publish(run.state.step)
+    restore_rng(saved["rng"])
+
+
+def _learner_row(report: LearnerReport) -> dict[str, float]:
+    row = {
+        "loss": report.loss,
+        "grad_norm": report.grad_norm,
+        "learning_rate": report.learning_rate,
+        "entropy": report.entropy,
+        "max_logprob_gap": report.max_logprob_gap,
+        "skipped_steps": float(report.num_skipped_steps),
+        "action_tokens": float(report.num_actions),
+    }
+    return row | {name: float(value) for name, value in report.metrics.items()}
