@@ -57,11 +57,12 @@ class VLMAgent:
 
     def act(self, turns: Sequence[AgentTurn]) -> list[Reply]:
         shown: dict[int, ShownImage] = {}  # by identity: siblings are shown the same array
+        prompts: dict[tuple[object, ...], TokenLedger] = {}  # siblings share their beginning
         replies: dict[str, Reply] = {}
         requests: list[GenerateRequest] = []
         for turn in turns:
             images = [_named(pixels, shown) for pixels in turn.images]
-            ledger = self._opened(turn, images) if turn.turn == 0 else self._observed(turn, images)
+            ledger = self._opened(turn, images, prompts) if turn.turn == 0 else self._observed(turn, images)
             if ledger.num_tokens + self.sampling.max_tokens > self.max_context_tokens:
                 replies[turn.episode_id] = Reply(text="", stop=StopReason.CONTEXT_OVERFLOW)
                 continue
@@ -77,12 +78,17 @@ class VLMAgent:
         self.policy.release([episode_id])
         return self._ledgers.pop(episode_id, None)
 
-    def _opened(self, turn: AgentTurn, images: Sequence[ShownImage]) -> TokenLedger:
+    def _opened(
+        self, turn: AgentTurn, images: Sequence[ShownImage], prompts: dict[tuple[object, ...], TokenLedger]
+    ) -> TokenLedger:
         if self._ledgers.pop(turn.episode_id, None) is not None:
             self.policy.release([turn.episode_id])  # played before and left unfinished
-        rendered = self.renderer.open(turn.system, turn.text, [image.size_px for image in images])
-        ledger = TokenLedger.open(rendered, images)
-        return ledger.with_forced(self._forced) if self._forced else ledger
+        key = (turn.system, turn.text, *(image.key for image in images))
+        if key not in prompts:
+            rendered = self.renderer.open(turn.system, turn.text, [image.size_px for image in images])
+            ledger = TokenLedger.open(rendered, images)
+            prompts[key] = ledger.with_forced(self._forced) if self._forced else ledger
+        return prompts[key]
 
     def _observed(self, turn: AgentTurn, images: Sequence[ShownImage]) -> TokenLedger:
         ledger = self._ledgers.get(turn.episode_id)

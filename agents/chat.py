@@ -246,49 +246,60 @@ RENDERERS: dict[str, str] = {
 
 
 def open_renderer(checkpoint: Path | str) -> Renderer:
-    """The renderer for a model folder.
+    """The renderer for a model: a folder, or an id of the hub.
 
     Raises:
-        FileNotFoundError: No folder with config.json and tokenizer.json.
+        FileNotFoundError: config.json or tokenizer.json can't be had.
         LookupError: A family that has no renderer yet.
     """
     from tokenizers import Tokenizer  # not needed to import this module: scripted agents run without it
 
-    folder = Path(checkpoint)
-    config = _read_json(folder / "config.json")
-    tokenizer = Tokenizer.from_file(str(_existing(folder / "tokenizer.json")))
-    is_tiny = tokenizer.token_to_id("<|im_start|>system\n") is not None
+    config = _read_json(_file(checkpoint, "config.json"))
+    tokenizer = Tokenizer.from_file(str(_file(checkpoint, "tokenizer.json")))
+    is_tiny = tokenizer.token_to_id(f"{TURN_BEGIN}system\n") is not None
     family = "tiny" if is_tiny else str(config.get("model_type"))
     if family not in RENDERERS:
         raise LookupError(
-            f"{folder} is of model_type {family!r}; there are renderers for {', '.join(RENDERERS)}. To add one, write "
-            "a class like those in agents/chat_families.py and name it in RENDERERS of agents/chat.py"
+            f"{checkpoint} is of model_type {family!r}; there are renderers for {', '.join(RENDERERS)}. To add one, "
+            "write a class like those in agents/chat_families.py and name it in RENDERERS of agents/chat.py"
         )
     renderer_class = cast("type[ChatML]", resolve(family, RENDERERS, kind="renderer"))
-    text_config = cast("Mapping[str, object]", config.get("text_config", config))
-    num_ids = int(cast("int", text_config.get("vocab_size", config.get("vocab_size", 0))))
-    return renderer_class(tokenizer, _image_limits(folder, config), num_ids=num_ids)
+    text_config = cast("Mapping[str, object]", config.get("text_config") or config)
+    num_ids = cast("int", text_config.get("vocab_size") or config.get("vocab_size") or tokenizer.get_vocab_size())
+    return renderer_class(tokenizer, _image_limits(checkpoint, config), num_ids=num_ids)
 
 
-def _image_limits(folder: Path, config: Mapping[str, object]) -> ImageLimits:
-    """Cell side from config.json; area limits from preprocessor_config.json where there is one."""
+def _image_limits(checkpoint: Path | str, config: Mapping[str, object]) -> ImageLimits:
+    """Side of a cell from config.json; limits of the area from preprocessor_config.json where there is one."""
     vision = cast("Mapping[str, int]", config["vision_config"])
     factor_px = vision["patch_size"] * vision["spatial_merge_size"]
-    path = folder / "preprocessor_config.json"
-    if not path.exists():
+    try:
+        processor = _read_json(_file(checkpoint, "preprocessor_config.json"))
+    except FileNotFoundError:
         return ImageLimits(factor_px=factor_px)
-    processor = _read_json(path)
     size = cast("Mapping[str, int]", processor.get("size") or {})
     min_px = processor.get("min_pixels") or size.get("shortest_edge") or 0
     max_px = processor.get("max_pixels") or size.get("longest_edge") or 2**62
-    return ImageLimits(factor_px=factor_px, min_px=int(cast("int", min_px)), max_px=int(cast("int", max_px)))
+    return ImageLimits(factor_px=factor_px, min_px=cast("int", min_px), max_px=cast("int", max_px))
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: a model folder holds config.json, tokenizer.json and the weights")
-    return path
+def _file(checkpoint: Path | str, name: str) -> Path:
+    """One file of a model folder, or of a model of the hub (from the local cache, or fetched)."""
+    if Path(checkpoint).is_dir():
+        path = Path(checkpoint) / name
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {path}: a model folder holds config.json, tokenizer.json and the weights")
+        return path
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(str(checkpoint), name))
+    except (OSError, ValueError) as problem:  # no such folder, no such model, no network: all of them are one of these
+        raise FileNotFoundError(
+            f"{str(checkpoint)!r} is no folder, and its {name} can't be had from the hub ({type(problem).__name__}); "
+            "give a model folder, or an id such as 'Qwen/Qwen2.5-VL-3B-Instruct' with a network or a filled cache"
+        ) from problem
 
 
 def _read_json(path: Path) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", json.loads(_existing(path).read_text(encoding="utf-8")))
+    return cast("Mapping[str, object]", json.loads(path.read_text(encoding="utf-8")))

@@ -18,9 +18,6 @@ MAX_LOGPROB = 1e-4
 """Rounding may lift the log-probability of a certain token above zero by this much."""
 
 
-_RUN = re.compile(rb"(.)\1*", re.DOTALL)
-
-
 class Author(IntEnum):
     """Who wrote a token."""
 
@@ -30,6 +27,11 @@ class Author(IntEnum):
     """Sampled: the only tokens that carry loss."""
     ENVIRONMENT = 2
     """Observations, role headers, and what was put into the policy's mouth."""
+
+
+_Run = tuple[Author, int, int]
+"""Author of the tokens [start, stop)."""
+_SAME = re.compile(rb"(.)\1*", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +65,10 @@ class TokenLedger:
     """Every image with its run of placeholders, in order."""
 
     def __post_init__(self) -> None:
-        _check_columns(self)
-        _check_authors(self)
+        _check_lengths(self)
+        runs = tuple(_runs(self.authors))
+        _check_sampled(self, runs)
+        _check_turns(self, runs)
         _check_images(self)
 
     @classmethod
@@ -141,15 +145,19 @@ def _spans(rendered: Rendered, images: Sequence[ShownImage], *, offset: int) -> 
     return tuple(ImageSpan(start=start + offset, stop=stop + offset, image=image) for (start, stop), image in pairs)
 
 
-def _check_columns(ledger: TokenLedger) -> None:
-    """One entry of each column for every token; log-prob and version exactly where the policy wrote."""
+def _check_lengths(ledger: TokenLedger) -> None:
+    """One entry of each column for every token."""
     columns = (ledger.authors, ledger.logprobs, ledger.turns, ledger.policy_versions)
     if any(len(column) != len(ledger.token_ids) for column in columns) or not ledger.token_ids:
         lengths = ", ".join(str(len(column)) for column in columns)
         raise ValueError(f"{len(ledger.token_ids)} tokens with columns of {lengths}; all five need one length above 0")
     if min(ledger.token_ids) < 0:
         raise ValueError(f"token id {min(ledger.token_ids)}: ids are not negative")
-    for author, start, stop in _runs(ledger.authors):
+
+
+def _check_sampled(ledger: TokenLedger, runs: Sequence[_Run]) -> None:
+    """Log-prob and version exactly where the policy wrote."""
+    for author, start, stop in runs:
         num_expected = 0 if author == Author.POLICY else stop - start
         logprobs, versions = ledger.logprobs[start:stop], ledger.policy_versions[start:stop]
         if logprobs.count(None) != num_expected or versions.count(None) != num_expected:
@@ -162,10 +170,10 @@ def _check_columns(ledger: TokenLedger) -> None:
             raise ValueError(f"tokens [{start}, {stop}) have log-probs {logprobs}; they must be finite and not above 0")
 
 
-def _check_authors(ledger: TokenLedger) -> None:
+def _check_turns(ledger: TokenLedger, runs: Sequence[_Run]) -> None:
     """A prompt first and only first; the turn rises by one exactly where reading begins after a reply."""
     turn, before = 0, Author.PROMPT
-    for author, start, stop in _runs(ledger.authors):
+    for author, start, stop in runs:
         if (author == Author.PROMPT) != (start == 0):
             raise ValueError(
                 f"tokens [{start}, {stop}) are by {author.name}; a PROMPT stands at the beginning, and only there"
@@ -179,9 +187,9 @@ def _check_authors(ledger: TokenLedger) -> None:
             )
 
 
-def _runs(authors: Sequence[Author]) -> Iterator[tuple[Author, int, int]]:
-    """(author, start, stop) of each run of one author's tokens; found by a pattern because ledgers are long and many."""
-    for run in _RUN.finditer(bytes(authors)):
+def _runs(authors: Sequence[Author]) -> Iterator[_Run]:
+    """Longest stretches of one author; found by a pattern, because ledgers are long and many."""
+    for run in _SAME.finditer(bytes(authors)):
         yield Author(run[0][0]), run.start(), run.end()
 
 

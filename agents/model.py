@@ -137,12 +137,12 @@ class VLModel:
             LookupError: The model type has no adapter.
         """
         from transformers import AutoConfig
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         family = AutoConfig.from_pretrained(path).model_type
         if family not in FAMILIES:
             raise LookupError(f"{path} holds a model of type {family!r}; known: {', '.join(FAMILIES)}")
-        module = FAMILIES[family].model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+        module: Any = FAMILIES[family].model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
         processor = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
         shape = _shape_of(json.loads(Path(processor).read_text(encoding="utf-8"))) if processor else None
         return cls(module.to(device), shape=shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ CELL_PX = 28
 FAMILIES = ("qwen3_vl", "qwen3_vl_deepstack", "qwen2_5_vl")
 """What `random_module` makes."""
 
-_TEXT = {
+_TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -36,7 +37,7 @@ _TEXT = {
     "pad_token_id": 0,
     "initializer_range": 0.12,
 }
-_VISION = {
+_VISION: dict[str, Any] = {
     "depth": 3,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -45,8 +46,8 @@ _VISION = {
     "out_hidden_size": 64,
     "initializer_range": 0.12,
 }
-_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
-_IDS = {
+_ROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]}
+_IDS: dict[str, Any] = {
     "image_token_id": IMAGE_ID,
     "video_token_id": 6,
     "vision_start_token_id": VISION_START_ID,

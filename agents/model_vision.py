@@ -105,8 +105,8 @@ class PatchProjection(nn.Conv3d):
         made.__dict__.update(conv.__dict__)
         return made
 
-    def forward(self, patches: Tensor) -> Tensor:
-        weight = self.weight
+    def forward(self, input: Tensor) -> Tensor:
+        patches, weight = input, self.weight
         if patches.stride(2) == 0:
             patches, weight = patches[:, :, 0], weight.sum(2)
         projected = functional.linear(patches.flatten(1), weight.flatten(1), self.bias)

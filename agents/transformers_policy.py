@@ -105,6 +105,7 @@ class TransformersPolicy:
             raise ValueError(f"ids {sorted(self.stop_ids & self.banned_ids)} are both stop ids and banned")
         self.budget_tokens = budget_tokens
         self._ban_V = model.ban(sorted(self.banned_ids))
+        self._stop_ids = np.array(sorted(self.stop_ids), dtype=np.int64)
         self._version = 0
         self._kept: dict[str, _Kept] = {}
 
@@ -224,30 +225,29 @@ class TransformersPolicy:
 
     def _decode(self, requests: Sequence[GenerateRequest], rows: _Rows, sampling: Sampling) -> dict[int, Completion]:
         """Draw token after token until every row has ended."""
-        replies: dict[int, tuple[list[int], list[float]]] = {int(i): ([], []) for i in rows.requests}
-        uniform = uniforms([request.seed for request in requests], sampling.max_tokens)
+        uniform_BT = uniforms([requests[i].seed for i in rows.requests], sampling.max_tokens)
+        ids_BT = np.zeros(uniform_BT.shape, dtype=np.int64)
+        logprobs_BT = np.zeros(uniform_BT.shape, dtype=np.float32)
+        first = np.arange(len(rows.requests))  # row in these three of each row that is left
+        going = np.ones(len(first), dtype=bool)
         completions: dict[int, Completion] = {}
-        while True:
-            alive = [int(i) not in completions for i in rows.requests]
-            done = len(replies[int(rows.requests[alive.index(True)])][0])
-            token_B, logprob_B = self._draw(rows.hidden_BD, uniform[rows.requests, done], sampling.temperature)
-            going = np.zeros(len(alive), dtype=bool)
-            for row, (token, logprob) in enumerate(zip(token_B.tolist(), logprob_B.tolist(), strict=True)):
-                if not alive[row]:
-                    continue
-                index = int(rows.requests[row])
-                ids, logprobs = replies[index]
-                ids.append(token)
-                logprobs.append(logprob)
-                going[row] = token not in self.stop_ids and len(ids) < sampling.max_tokens
-                if not going[row]:
-                    completions[index] = self._finish(requests[index], rows.cache, row, ids, logprobs)
+        for done in range(sampling.max_tokens):
+            token_B, logprob_B = self._draw(rows.hidden_BD, uniform_BT[first, done], sampling.temperature)
+            ids_BT[first, done], logprobs_BT[first, done] = token_B.cpu().numpy(), logprob_B.cpu().numpy()
+            ended = np.isin(ids_BT[first, done], self._stop_ids) | (done + 1 == sampling.max_tokens)
+            for row in np.flatnonzero(going & ended):
+                number, reply = int(rows.requests[row]), np.s_[first[row], : done + 1]
+                reply_ids, reply_logprobs = ids_BT[reply].tolist(), logprobs_BT[reply].tolist()
+                completions[number] = self._finish(requests[number], rows.cache, int(row), reply_ids, reply_logprobs)
+            going &= ~ended
             if not going.any():
-                return completions
+                break
             if going.mean() <= KEEP_ROWS:
-                rows = rows.select(np.flatnonzero(going))
-                token_B = token_B[torch.from_numpy(np.flatnonzero(going)).to(token_B.device)]
+                left = np.flatnonzero(going)
+                rows, first, going = rows.select(left), first[left], going[left]
+                token_B = token_B[torch.from_numpy(left).to(token_B.device)]
             self._advance(rows, token_B)
+        return completions
 
     def _draw(self, hidden_BD: Tensor, uniform_B: NDArray[np.float64], temperature: float) -> tuple[Tensor, Tensor]:
         logprobs_BV = self.model.logprobs(hidden_BD, self._ban_V, temperature or 1.0)

@@ -10,15 +10,16 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import DynamicCache, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.records import GenerateRequest, Sampling
 from visualzoom.agents.model_testing import observe, open_ledger, random_image
+from visualzoom.agents.records import GenerateRequest, Sampling
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.grpo import GRPO
 from visualzoom.training.learner import Learner, LearnerConfig
@@ -57,7 +58,7 @@ VISION = {
 CALL_TOKENS, ANSWER_TOKENS = 14, 4
 
 
-def make_module() -> PreTrainedModel:
+def make_module() -> Any:
     torch.manual_seed(0)
     config = Qwen3VLConfig(text_config=TEXT, vision_config=VISION, image_token_id=5, tie_word_embeddings=True)
     return Qwen3VLForConditionalGeneration(config).eval()
@@ -137,7 +138,10 @@ def main() -> None:
     policy = TransformersPolicy(model, stop_ids=[], banned_ids=[3, 4, 5, 6])
     prompts = [open_ledger(*range(10, 20), random_image(i, 4, 4), *range(30, 35)) for i in range(args.prompts)]
     ledgers = play(policy, prompts, args.siblings)
-    figures: dict[str, float] = {"episodes": len(ledgers), "tokens": sum(x.num_tokens for x in ledgers)}
+    left, right = torch.randn(2048, 128), torch.randn(128, 352)
+    gemm_s = seconds(lambda: [left @ right for _ in range(100)], 5)
+    figures: dict[str, float] = {"gemm_gflops": 2 * 2048 * 128 * 352 * 100 / gemm_s / 1e9}  # what the core gives now
+    figures |= {"episodes": len(ledgers), "tokens": sum(x.num_tokens for x in ledgers)}
     figures["rollout_s"] = seconds(lambda: play(policy, prompts, args.siblings), args.repeats)
     if not args.skip_plain:
         stops = (prompts[0].num_tokens, ledgers[0].num_tokens - ANSWER_TOKENS)

@@ -112,7 +112,8 @@ def _background(size_px: int, rng: np.random.Generator) -> Pixels:
     for _ in range(rng.integers(4, 9)):
         width_px, height_px = (rng.uniform(0.03, 0.16, size=2) * size_px).astype(int)
         left, top = rng.integers(0, size_px - width_px), rng.integers(0, size_px - height_px)
-        _fill(canvas, Box(left, top, left + width_px, top + height_px), (int(rng.integers(60, 200)),) * 3)
+        grey = int(rng.integers(60, 200))
+        _fill(canvas, Box(left, top, left + width_px, top + height_px), (grey, grey, grey))
     return canvas
 
 

@@ -81,7 +81,7 @@ class Tool(Protocol):
 
 def function_schema(name: str, description: str, arguments: type[msgspec.Struct]) -> dict[str, object]:
     """The signature of a tool as JSON schema, made from its argument class."""
-    _, components = msgspec.json.schema_components([arguments], ref_template="#/parameters/$defs/{name}")
+    _, components = msgspec.json.schema_components([arguments], ref_template="#/$defs/{name}")
     own = components.pop(arguments.__name__)
     parameters = {key: own[key] for key in ("type", "properties", "required", "additionalProperties") if key in own}
     if components:

@@ -181,7 +181,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
             raise ValueError(f"{reason!r} can't stop an episode from outside; {', '.join(known)} can.{hint}")
         return self._end(self._running(), StopReason(reason), _whole(reply))
 
-    def render(self) -> Pixels | None:  # type: ignore[override]  # Gymnasium's annotation knows no pixels
+    def render(self) -> Pixels | None:
         """The first picture with its evidence (green) and the crops so far (red); None without a render mode."""
         if self.render_mode is None:
             return None

@@ -28,21 +28,29 @@ def draw_curves(rows: Rows, path: Path, *, title: str = "", summary: Mapping[str
         title: A line at the top.
         summary: Of summary.json: adds its figures to the title.
     """
-    figure = Figure(figsize=(12.5, 7.2), layout="constrained")
+    figure = Figure(figsize=(12.5, 7.6), layout="constrained")
     FigureCanvasAgg(figure)
     ((accuracy, calls, boxes), (reward, length, ends)) = figure.subplots(2, 3)
-    _accuracy(accuracy, rows)
-    _panel(calls, rows, "tool_calls", "tool calls an episode", floor=0)
-    _panel(boxes, rows, "iou", "IoU of the crops with the evidence", floor=0)
-    _forced_line(boxes, rows, "iou", "{:.2f}")
+    _panel(accuracy, rows, "accuracy", "accuracy")
+    _panel(calls, rows, "tool_calls", "tool calls an episode")
+    _panel(boxes, rows, "iou", "IoU of the crops with the evidence")
     _panel(reward, rows, "reward", "reward an episode")
-    _panel(length, rows, "reply_tokens", "tokens a reply", floor=0)
+    _panel(length, rows, "reply_tokens", "tokens a reply")
     _ends(ends, rows)
+    _forced_line(accuracy, rows, "accuracy", "{:.0%}")
+    _forced_line(boxes, rows, "iou", "{:.2f}")
     for axes in (accuracy, calls, boxes, reward, length, ends):
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("\n".join(line for line in (title, _headline(summary)) if line), fontsize=12)
+    for axes in (calls, boxes, length):
+        axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # after all lines: it ends the automatic scaling
+    for axes in (accuracy, ends):
+        axes.set_ylim(-0.02, 1.02)
+    handles, labels = accuracy.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.suptitle("\n".join(line for line in (title, _headline(summary or {})) if line), fontsize=12)
     fresh = path.with_suffix(".tmp.png")
     figure.savefig(fresh, dpi=110)
     fresh.replace(path)
@@ -50,29 +58,20 @@ def draw_curves(rows: Rows, path: Path, *, title: str = "", summary: Mapping[str
 
 
 def points(rows: Rows, kind: str, name: str) -> Points:
-    """Steps and values of a metric, without the missing ones."""
-    found = [
-        (float(step), float(value))
+    """Steps and values of a metric, without the missing ones; the last measurement of a step counts."""
+    found = {
+        float(step): float(value)
         for row in rows
         if row.get("kind") == kind
         and isinstance(step := row.get("step"), (int, float))
         and isinstance(value := row.get(name), (int, float))
-    ]
-    return [step for step, _ in found], [value for _, value in found]
+    }
+    return list(found), list(found.values())
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
     """Mean of each value with up to `window - 1` before it."""
     return [sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))]
-
-
-def _accuracy(axes: Axes, rows: Rows) -> None:
-    """Sampled and greedy accuracy, with the forced call that needs no training as a line to beat."""
-    _panel(axes, rows, "accuracy", "accuracy", floor=0)
-    axes.set_ylim(0, 1.02)
-    _forced_line(axes, rows, "accuracy", "{:.0%}")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
 
 
 def _forced_line(axes: Axes, rows: Rows, name: str, form: str) -> None:
@@ -93,7 +92,7 @@ def _forced_line(axes: Axes, rows: Rows, name: str, form: str) -> None:
     )
 
 
-def _panel(axes: Axes, rows: Rows, name: str, title: str, *, floor: float | None = None) -> None:
+def _panel(axes: Axes, rows: Rows, name: str, title: str) -> None:
     """One metric of the training batches, and of greedy and sampled evaluations."""
     axes.set_title(title, fontsize=10)
     steps, values = points(rows, "train", name)
@@ -109,15 +108,11 @@ def _panel(axes: Axes, rows: Rows, name: str, title: str, *, floor: float | None
         if values:
             line = "-" if kind == "greedy" else ""
             axes.plot(steps, values, color=colour, marker=marker, markersize=4, linestyle=line, label=label)
-    low, high = axes.get_ylim()
-    if floor is not None:
-        axes.set_ylim(min(floor, low) if low < floor else floor, max(high, floor + 1e-3))
 
 
 def _ends(axes: Axes, rows: Rows) -> None:
     """Shares of the ways in which episodes of the training batches ended."""
     axes.set_title("how episodes end (training batch)", fontsize=10)
-    axes.set_ylim(0, 1.02)
     names = sorted({key for row in rows if row.get("kind") == "train" for key in row if key.startswith("stop_")})
     for name in names:
         steps, values = points(rows, "train", name)
@@ -126,11 +121,12 @@ def _ends(axes: Axes, rows: Rows) -> None:
         axes.legend(fontsize=8, framealpha=0.9)
 
 
-def _headline(summary: Mapping[str, object] | None) -> str:
-    """Greedy and sampled accuracy before and after, if they were measured."""
+def _headline(summary: Mapping[str, object]) -> str:
+    """What was run, and the figures on unseen tasks before and after, as far as they are there."""
+    run = f"{summary['algorithm']}, seed {summary.get('seed')}. " if "algorithm" in summary else ""
     parts = []
     for label, name in (("greedy", "greedy_accuracy"), ("sampled", "sampled_accuracy"), ("tool rate", "tool_rate")):
-        before, after = (summary or {}).get(f"{name}_before"), (summary or {}).get(f"{name}_after")
+        before, after = summary.get(f"{name}_before"), summary.get(f"{name}_after")
         if isinstance(before, (int, float)) and isinstance(after, (int, float)):
             parts.append(f"{label} {before:.0%} to {after:.0%}")
-    return "on unseen tasks: " + ", ".join(parts) if parts else ""
+    return run + ("On unseen tasks: " + ", ".join(parts) if parts else "")

@@ -40,7 +40,8 @@ class WhichHalf(gymnasium.Env[Observation, str]):
         return {"text": "", "images": ()}, reward, True, False, {"stop_reason": "answered"}
 
 
-gymnasium.register("WhichHalf-v0", entry_point=WhichHalf)
+if "WhichHalf-v0" not in gymnasium.registry:  # a script that names itself is loaded twice
+    gymnasium.register("WhichHalf-v0", entry_point="own_environment:WhichHalf")
 
 if __name__ == "__main__":
     env = gymnasium.make("WhichHalf-v0")

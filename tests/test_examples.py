@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
+from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from own_agent import ColourSeeker
+from own_algorithm import RankedGroups
+from own_environment import WhichHalf
+
+from visualzoom.agents import ScriptedAgent, group_jobs, play
+from visualzoom.algorithms.records import CreditIn
+from visualzoom.envs import VisualZoomEnv, iou
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -19,15 +28,6 @@ MOST_LINES = {
     "own_reward.py": 10,
     "test_own_tool.py": 40,
 }
-
-
-def run(*arguments: str, cwd: Path) -> str:
-    """What Python prints with the examples on its path; what it complains of is the failure's message."""
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES), "PYTHONWARNINGS": "error::DeprecationWarning"}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def test_every_example_has_a_limit() -> None:
@@ -45,5 +45,51 @@ def test_an_example_is_named_in_the_page_on_extending(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["own_environment.py", "own_agent.py", "own_tool.py"])
-def test_an_example_runs(name: str, tmp_path: Path) -> None:
-    assert run(str(EXAMPLES / name), cwd=tmp_path)
+def test_an_example_runs(name: str, tmp_path: Path, python: Callable[..., str]) -> None:
+    assert python("-W", "error", str(EXAMPLES / name), cwd=tmp_path)
+
+
+def test_the_environment_passes_the_checker_of_gymnasium() -> None:
+    check_env(WhichHalf(), skip_render_check=True)
+
+
+def test_the_environment_shows_siblings_the_same_task() -> None:
+    played = play(ScriptedAgent("<answer>1</answer>"), WhichHalf, group_jobs(range(6), group_size=2, seed=0))
+    paid = [one.episode.reward.total for one in played if one.episode.reward is not None]
+    assert paid[0::2] == paid[1::2]
+    assert set(paid) == {0.0, 1.0}
+
+
+def test_the_agent_looks_at_the_card_that_the_question_names() -> None:
+    jobs = group_jobs(range(20), group_size=1, seed=0)
+    played = play(ColourSeeker(), lambda: gymnasium.make("visualzoom.envs:VisualZoom-v0"), jobs)
+    crops = [(one.episode.tool_results[0].executed_box, one.episode.task.evidence[0]) for one in played]
+    overlaps = [iou(box, evidence) for box, evidence in crops if box is not None]
+    assert sum(overlap > 0.3 for overlap in overlaps) >= 15
+
+
+def test_the_reward_charges_for_crops() -> None:
+    env = VisualZoomEnv(reward="own_reward:thrifty")
+    env.reset(seed=0)
+    env.step('<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 10, 30, 30]}}</tool_call>')
+    _, reward, _, _, info = env.step(f"<answer>{env.task.answer}</answer>")
+    assert reward == 0.9
+    assert info["reward_parts"] == {"right": 1.0, "crops": 1}
+
+
+def test_the_algorithm_credits_the_siblings_that_are_beaten() -> None:
+    given = CreditIn(
+        rewards_E=torch.tensor([1.0, 0.0, 3.0, 5.0, 5.0]),
+        group_E=torch.tensor([0, 0, 0, 1, 1]),
+        episode_T=torch.tensor([0, 0, 1, 2, 3, 4]),
+        turn_T=torch.zeros(6, dtype=torch.int64),
+    )
+    credit_T = RankedGroups().credit(given)
+    assert credit_T.tolist() == pytest.approx([0.0, 0.0, -2 / 3, 2 / 3, 0.0, 0.0])
+
+
+def test_the_algorithm_trains(tmp_path: Path, python: Callable[..., str]) -> None:
+    sizes = {"steps": 1, "tasks-per-step": 2, "group-size": 2, "final-eval-tasks": 2, "num-threads": 1}
+    flags = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
+    python(str(EXAMPLES / "own_algorithm.py"), *flags, "--out", "run", cwd=tmp_path)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["updates"] == 1

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,13 +44,6 @@ start = time.perf_counter()
 import visualzoom.envs, visualzoom.rewards
 print(json.dumps({"seconds": time.perf_counter() - start, "loaded": sorted(sys.modules)}))
 """
-
-
-def python(code: str) -> str:
-    """What a fresh Python prints; what it complains of is the failure's message."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def sources() -> list[Path]:
@@ -133,12 +124,14 @@ def test_a_heavy_package_is_imported_only_in_its_own_files(package: str) -> None
     assert strays == []
 
 
-def test_the_core_loads_no_heavy_package_and_in_a_moment() -> None:
-    report = json.loads(python(BARE_IMPORT))
+def test_the_core_loads_no_heavy_package_and_in_a_moment(python: Callable[..., str]) -> None:
+    report = json.loads(python("-c", BARE_IMPORT))
     assert set(report["loaded"]) & {*HEAVY, "datasets", "openai", "tensorboard"} == set()
     assert report["seconds"] < 5, "the bar is 1 s; five times that allows for a busy machine"
 
 
-def test_the_command_line_loads_without_torch() -> None:
-    loaded = json.loads(python("import visualzoom.training.cli, json, sys; print(json.dumps(sorted(sys.modules)))"))
+def test_the_command_line_loads_without_torch(python: Callable[..., str]) -> None:
+    loaded = json.loads(
+        python("-c", "import visualzoom.training.cli, json, sys; print(json.dumps(sorted(sys.modules)))")
+    )
     assert set(loaded) & {"torch", "transformers", "matplotlib", "pyarrow"} == set()

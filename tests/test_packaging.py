@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,14 +25,6 @@ build_meta.build_sdist(out)
 WHERE = "import visualzoom.envs, visualzoom.rewards; print(visualzoom.envs.__file__)"
 
 
-def python(*arguments: str, cwd: Path, path: str = "") -> str:
-    """What a fresh Python prints; what it complains of is the failure's message."""
-    command, environment = [sys.executable, *arguments], {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def package_files() -> set[str]:
     """Every file that a user must get, by its path below `visualzoom/`."""
     found = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
@@ -43,7 +33,7 @@ def package_files() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def built(tmp_path_factory: pytest.TempPathFactory, python: Callable[..., str]) -> tuple[Path, Path]:
     """The wheel and the source archive, built from a copy: a build writes into its tree."""
     tree = tmp_path_factory.mktemp("tree") / "a-hyphen in its name"
     skip = shutil.ignore_patterns(".git", ".venv", "runs", "build", "dist", "__pycache__", ".*_cache", "*.egg-info")
@@ -82,9 +72,9 @@ def test_the_source_archive_can_be_tested_and_built_from(built: tuple[Path, Path
     assert package_files() | tests | examples | {"LICENSE", "Makefile", "constraints.txt", "README.md"} <= names
 
 
-def test_the_wheel_alone_can_be_imported(built: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_wheel_alone_can_be_imported(built: tuple[Path, Path], tmp_path: Path, python: Callable[..., str]) -> None:
     zipfile.ZipFile(built[0]).extractall(tmp_path)
-    assert Path(python("-c", WHERE, cwd=tmp_path, path=str(tmp_path))).is_relative_to(tmp_path)
+    assert Path(python("-c", WHERE, cwd=tmp_path, path=tmp_path)).is_relative_to(tmp_path)
 
 
 def test_the_constraints_pin_every_direct_requirement_of_the_make_targets() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +18,7 @@ from visualzoom.envs.tasks import TaskTuple
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.pictures import draw_boxes, transcript
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
-from visualzoom.training.models import HUB_EXAMPLE, model_folder, scope_of, settings_of
+from visualzoom.training.models import HUB_EXAMPLE, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import env_maker
 
@@ -82,13 +83,14 @@ def _advice(config: AskConfig, folder: Path) -> str:
     scope = scope_of(folder)
     if scope is None or scope.covers_question(config.question):
         return ""
-    command = f'visualzoom ask {config.picture} "{config.question}" --model {HUB_EXAMPLE}'
-    return scope.advice(command) + "\nWhat the built-in model makes of it (do not trust it):\n"
+    command = shlex.join(["visualzoom", "ask", str(config.picture), config.question, "--model", HUB_EXAMPLE])
+    return scope.advice(command) + "\nWhat this model makes of it (do not trust it):\n"
 
 
 def _ask(config: AskConfig, world: WorldConfig, task: Task) -> Episode:
     from visualzoom.training.assemble import make_agent, open_model
 
+    quiet_loading()
     opened = open_model(config.model, config.machine)
     make_env = env_maker(world, TaskTuple([task]), factor_px=opened.renderer.factor_px)
     policy = settings_of(config.model, opened.folder).policy

@@ -19,9 +19,8 @@ from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.registry import resolve
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
-from visualzoom.training.models import model_folder
+from visualzoom.training.models import model_folder, quiet_loading
 from visualzoom.training.run_folder import check_run_folder, saved_config
-from visualzoom.training.stopping import Stopped
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import check_world, user_errors
 
@@ -44,6 +43,8 @@ commands:
   visualzoom ask photo.jpg "What does the sign say?" --model Qwen/Qwen2.5-VL-3B-Instruct
   visualzoom play --agent oracle --tasks sign"""
 BAD_USAGE = 2
+STOPPED = 130
+"""Asked to stop before the last step, with everything saved."""
 Config = TypeVar("Config")
 
 
@@ -58,12 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as problem:  # a full disk or a folder that may not be written, wherever it was met
         print(f"visualzoom: {problem}. Checkpoints saved before are whole.", file=sys.stderr)
         return BAD_USAGE
-    except Stopped as stopped:
-        print(f"visualzoom: {stopped}", file=sys.stderr)
-        return stopped.exit_code
     except KeyboardInterrupt:
         print("visualzoom: stopped at once; checkpoints saved before are whole", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 def _run(arguments: list[str]) -> int:
@@ -124,13 +122,15 @@ def _base(arguments: Sequence[str]) -> TrainConfig:
 def _parse(kind: type[Config], name: str, arguments: Sequence[str]) -> Config:
     import tyro
 
-    return tyro.cli(kind, prog=f"visualzoom {name}", args=list(arguments), config=(tyro.conf.OmitArgPrefixes,))
+    plain = (tyro.conf.OmitArgPrefixes, tyro.conf.EnumChoicesFromValues)
+    return tyro.cli(kind, prog=f"visualzoom {name}", args=list(arguments), config=plain)
 
 
 def _train(arguments: Sequence[str]) -> int:
     config = parse_train(arguments)
     threads = choose_threads(config.machine.num_threads)
-    config = dataclasses.replace(config, machine=dataclasses.replace(config.machine, num_threads=threads))
+    if config.resume is None:  # a resumed run keeps its number
+        config = dataclasses.replace(config, machine=dataclasses.replace(config.machine, num_threads=threads))
     set_threads(threads)
     check_run_folder(config)
     check_world(config.world)
@@ -145,8 +145,8 @@ def _train(arguments: Sequence[str]) -> int:
 
     from visualzoom.training.loop import train
 
-    train(config)
-    return 0
+    quiet_loading()
+    return STOPPED if train(config) is None else 0
 
 
 def _eval(arguments: Sequence[str]) -> int:

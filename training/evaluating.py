@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from visualzoom.agents.records import Sampling
 from visualzoom.envs.records import TaskSource
@@ -14,7 +16,7 @@ from visualzoom.evaluation.evaluate import Evaluated, Mode, evaluate
 from visualzoom.evaluation.measure import Measures
 from visualzoom.evaluation.pictures import save_episode
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
-from visualzoom.training.models import HUB_EXAMPLE, model_folder, scope_of, settings_of
+from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import TINY_FACTOR_PX, env_maker, open_source, unseen
 
@@ -34,7 +36,7 @@ class WorldChoice:
     """Side of a procedural scene."""
     data: Path | None = None
     """JSONL or parquet file of tasks; every row is played, up to --num-tasks."""
-    skip_bad_rows: bool | None = None
+    skip_bad_rows: bool = False
     """List bad rows of the data file instead of stopping at the first."""
     reward: str | None = None
     """Name of a reward, or module:attribute."""
@@ -45,10 +47,11 @@ class WorldChoice:
 
     def over(self, world: WorldConfig) -> WorldConfig:
         """The given world with what was chosen here. A chosen family replaces a data file."""
-        chosen = {name: value for name, value in _fields(self) if value is not None}
+        given: dict[str, Any] = dataclasses.asdict(self)
+        chosen = {name: value for name, value in given.items() if value is not None}
         if "tasks" in chosen:
             chosen.setdefault("data", None)
-        return dataclasses.replace(world, **chosen)  # type: ignore[arg-type]  # the fields have the same names and types
+        return dataclasses.replace(world, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +128,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     settings = settings_of(config.model, folder)
     world = config.world.over(settings.world)
     source = _source(world)
-    advice = scope_advice(config, folder, world)
+    advice = scope_advice(folder, world)
     if advice:
         print(advice)
     make_env = env_maker(world, source)  # finds what is wrong with the world before weights are read
@@ -133,6 +136,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     from visualzoom.training.assemble import make_agent, open_model
     from visualzoom.training.run import forced_prefix
 
+    quiet_loading()
     opened = open_model(config.model, config.machine)
     make_env = env_maker(world, source, factor_px=opened.renderer.factor_px)
     indices, policy = _indices(source, config.num_tasks), settings.policy
@@ -150,14 +154,13 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     return found
 
 
-def scope_advice(config: EvalConfig, folder: Path, world: WorldConfig) -> str:
+def scope_advice(folder: Path, world: WorldConfig) -> str:
     """What to say if the model was not made for these tasks; nothing if it was."""
     scope = scope_of(folder)
-    asked = {part.partition(":")[0].strip() for part in world.tasks.split(",")}
-    if scope is None or (world.data is None and asked <= set(scope.families)):
+    if scope is None or families_of(world) <= set(scope.families):
         return ""
-    tasks = f"--data {world.data}" if world.data is not None else f"--tasks {world.tasks}"
-    return scope.advice(f"visualzoom eval --model {HUB_EXAMPLE} {tasks}")
+    tasks = ["--tasks", world.tasks] if world.data is None else ["--data", str(world.data)]
+    return scope.advice(shlex.join(["visualzoom", "eval", "--model", HUB_EXAMPLE, *tasks]))
 
 
 def _source(world: WorldConfig) -> TaskSource:
@@ -183,7 +186,3 @@ def _save(config: EvalConfig, found: dict[str, Evaluated]) -> None:
 def _jsonable(measures: Measures) -> dict[str, float | int | None]:
     values = {"num_episodes": measures.num_episodes} | measures.values()
     return {name: value if value == value else None for name, value in values.items()}
-
-
-def _fields(choice: WorldChoice) -> list[tuple[str, object]]:
-    return list(dataclasses.asdict(choice).items())

@@ -22,6 +22,8 @@ from visualzoom.training.layout import Layout, lay_out
 from visualzoom.training.learner_report import LearnerReport, Predicted, Tally
 from visualzoom.training.pack import Batch, Stem
 
+__all__ = ["Learner", "LearnerConfig", "LearnerReport"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearnerConfig:

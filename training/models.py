@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from visualzoom.training.config import PRESETS, TrainConfig, UsageError
+from visualzoom.training.config import PRESETS, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.config_file import load_config, nearest
 
 BUILT_IN = "tiny"
@@ -35,7 +35,7 @@ class Scope:
 
     def advice(self, command: str) -> str:
         """What to tell a user who asks for more, with a command that helps."""
-        return f"Note: {self.statement}\nFor anything else name a model of the hub:\n  {command}"
+        return f"Note: {self.statement}\nThe command with a model of the hub:\n  {command}"
 
 
 def model_folder(name: str) -> Path:
@@ -66,6 +66,13 @@ def built_in_folder() -> Path:
     return Path(folder) / "assets" / "tiny"
 
 
+def quiet_loading() -> None:
+    """Switch off the bars that transformers draws for each checkpoint; ours tells what goes on."""
+    from transformers.utils import logging  # slow to import
+
+    logging.disable_progress_bar()
+
+
 def settings_of(name: str, folder: Path) -> TrainConfig:
     """How the model wants to be shown images and asked: as its run did, or as a preset does."""
     saved = folder / "trainer" / "config.json"
@@ -81,11 +88,26 @@ def scope_of(folder: Path) -> Scope | None:
         return None
     families = note.get("scope_families", ["digit"])
     assert isinstance(families, list)  # written by `save_tiny`
+    questions = str(note.get("scope_questions", r"What digit is on the \w+ card\?"))
+    trained = _trained_on(folder)
     return Scope(
         statement=str(note["scope"]),
-        questions=str(note.get("scope_questions", r"What digit is on the \w+ card\?")),
-        families=tuple(str(family) for family in families),
+        questions=questions if trained <= set(families) else ".*",
+        families=tuple(sorted(trained | set(families))),
     )
+
+
+def families_of(world: WorldConfig) -> set[str]:
+    """Names of the task families of a world; a data file is called by its path."""
+    if world.data is not None:
+        return {str(world.data)}
+    return {part.partition(":")[0].strip() for part in world.tasks.split(",")}
+
+
+def _trained_on(folder: Path) -> set[str]:
+    """What a run has taught the model since."""
+    saved = folder / "trainer" / "config.json"
+    return families_of(load_config(saved).world) if saved.is_file() else set()
 
 
 def _note(folder: Path) -> dict[str, object]:

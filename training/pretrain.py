@@ -35,9 +35,13 @@ from visualzoom.training.pretrain_scenes import (
     cell_labels,
     cut_crop,
     cut_exact,
+    turned,
 )
 
 OVERVIEW_SIDE, CROP_SIDE = OVERVIEW_PX // FACTOR_PX, CROP_PX // FACTOR_PX
+MAX_ASKED = 4
+"""Cards of a scene that are pointed at in one step."""
+CALL_BOX_WEIGHT = 0.24
 POOL_FIRST = 2**33
 """Index of the first pretraining scene: apart from those that training and evaluation draw."""
 
@@ -53,14 +57,14 @@ class PretrainConfig:
     """Scenes in the pool."""
     encoder_steps: int = 700
     """Steps of the vision tower alone, on crops, before anything else: after grounding it would destroy it."""
-    joint_steps: int = 2600
+    joint_steps: int = 4200
     scenes_per_step: int = 24
-    crops_per_step: int = 32
+    crops_per_step: int = 20
     """Crops that are read as plain pictures, beside one a scene that is read as a tool's response."""
     learning_rate: float = 1.3e-3
     call_share: float = 0.3
     """Share of first replies that call the tool."""
-    num_threads: int = 2
+    num_threads: int = 1
 
 
 @dataclass(kw_only=True)
@@ -172,7 +176,7 @@ class Recipe:
         reply = self._ids(f"{CALL_BEGIN}{', '.join(map(str, box))}{CALL_END}<|im_end|>")
         coordinates = dict(zip(_coordinate_offsets(len(ask) + 1), box, strict=True))
         spelled = [(len(ask) + i, 0.05, None) for i in range(1, len(reply)) if len(ask) + i not in coordinates]
-        targets = [(len(ask), self.config.call_share, None), *spelled, *((o, 0.25, float(v)) for o, v in coordinates.items())]
+        targets = [(len(ask), self.config.call_share, None), *spelled, *((o, CALL_BOX_WEIGHT, float(v)) for o, v in coordinates.items())]
         tree.branch(ask + reply, targets)
 
     def add_response(self, tree: Tree, read: PooledCard, image: int, rng: np.random.Generator) -> int:
@@ -200,7 +204,7 @@ class Recipe:
             tree = Tree()
             prompt = self.prompt_ids(OVERVIEW_SIDE)
             tree.prompt(prompt, [(len(prompt) - 1 - OVERVIEW_SIDE**2, i, OVERVIEW_SIDE)])
-            asked = rng.permutation(len(scene.cards))[:3]
+            asked = rng.permutation(len(scene.cards))[:MAX_ASKED]
             for c in asked:
                 self.add_locate(tree, scene.cards[c], 1 / (4 * len(asked)))
             self.add_guess(tree, scene.cards[asked[0]], rng)
@@ -231,17 +235,19 @@ class Recipe:
         output = text(inputs_embeds=embeds, position_ids=batch.positions, attention_mask=bias, use_cache=False)
         return output.last_hidden_state
 
-    def draw(self, rng: np.random.Generator) -> PooledScene:
-        return self.pool[rng.integers(len(self.pool))]
+    def draw_scene(self, rng: np.random.Generator) -> PooledScene:
+        """Any scene of the pool, turned at random."""
+        return turned(self.pool[rng.integers(len(self.pool))], rng)
 
     def draw_card(self, rng: np.random.Generator) -> PooledCard:
-        cards = self.draw(rng).cards
+        """Any card of the pool."""
+        cards = self.pool[rng.integers(len(self.pool))].cards
         return cards[rng.integers(len(cards))]
 
     def encoder_step(self, rng: np.random.Generator) -> dict[str, float]:
         """The vision tower alone learns to read and to find, through linear heads that are thrown away."""
         cards = [self.draw_card(rng) for _ in range(96)]
-        scenes = [self.draw(rng) for _ in range(16)]
+        scenes = [self.draw_scene(rng) for _ in range(16)]
         closeups = features(self.model, [cut_crop(card, self.state.level, rng) for card in cards])
         overviews = features(self.model, [scene.overview for scene in scenes])
         labels = torch.tensor([card.digit for card in cards])
@@ -255,7 +261,7 @@ class Recipe:
     def joint_step(self, rng: np.random.Generator) -> dict[str, float]:
         """Every skill at once."""
         config = self.config
-        scenes = [self.draw(rng) for _ in range(config.scenes_per_step)]
+        scenes = [self.draw_scene(rng) for _ in range(config.scenes_per_step)]
         reads = [self.draw_card(rng) for _ in range(config.scenes_per_step)]
         plain = [self.draw_card(rng) for _ in range(config.crops_per_step)]
         crops = [cut_crop(card, self.state.level, rng) for card in (*reads, *plain)]
@@ -333,7 +339,7 @@ class Recipe:
         closeups = features(self.model, [cut_exact(card) for card in reads])
         batch = forest.batch
         hidden = self.forward(batch, torch.cat([overviews.flatten(0, 1), closeups.flatten(0, 1)]))
-        located = ~batch.coordinates_px.isnan() & (batch.weights < 0.25)
+        located = ~batch.coordinates_px.isnan() & (batch.weights != CALL_BOX_WEIGHT)
         logits = self.model.lm_head(hidden[batch.target_rows[located], batch.target_columns[located]])
         boxes = logits[:, self.number_ids].argmax(-1).float().view(-1, 4)
         truth = batch.coordinates_px[located].view(-1, 4)

@@ -7,7 +7,7 @@ kept: the overview, and for each card a patch of original pixels out of which cr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ PATCH_SIDES = 2.4
 """Side of a kept patch in sides of its card: the loosest crop that can be cut."""
 
 
+Sides = tuple[float, float, float, float]
+"""Left, top, right, bottom in real-valued pixels of the overview."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PooledCard:
     """A card with the original pixels around it."""
@@ -35,7 +39,7 @@ class PooledCard:
     patch: Pixels
     origin_px: tuple[int, int]
     """Left and top of the patch in the scene."""
-    overview_box: tuple[float, float, float, float]
+    overview_box: Sides
     """The card in real-valued pixels of the overview."""
 
     @property
@@ -81,6 +85,25 @@ def build_pool(first: int, num_scenes: int, on_progress: Callable[[int], None]) 
         pool.append(pool_scene(source, first + i))
         on_progress(i + 1)
     return pool
+
+
+def turned(scene: PooledScene, rng: np.random.Generator) -> PooledScene:
+    """The scene with its overview mirrored or transposed at random: eight scenes for one. Crops stay upright."""
+    flip_x, flip_y, transpose = rng.integers(2, size=3).astype(bool)
+    overview = scene.overview[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+    cards = tuple(
+        replace(card, overview_box=_turned_box(card.overview_box, flip_x, flip_y, transpose)) for card in scene.cards
+    )
+    return PooledScene(overview=overview.swapaxes(0, 1) if transpose else overview, cards=cards)
+
+
+def _turned_box(box: Sides, flip_x: bool, flip_y: bool, transpose: bool) -> Sides:
+    left, top, right, bottom = box
+    if flip_x:
+        left, right = OVERVIEW_PX - right, OVERVIEW_PX - left
+    if flip_y:
+        top, bottom = OVERVIEW_PX - bottom, OVERVIEW_PX - top
+    return (top, left, bottom, right) if transpose else (left, top, right, bottom)
 
 
 def cut_crop(pooled: PooledCard, level: float, rng: np.random.Generator) -> Pixels:

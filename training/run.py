@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from visualzoom.agents.pool import MakeEnv, SerialPool
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.rollout import Played
@@ -144,6 +146,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     opened = open_model(config.model if checkpoint is None else str(checkpoint.folder), config.machine)
     make_env = env_maker(config.world, source, factor_px=opened.renderer.factor_px)
     policy = opened.policy()
+    torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
         config=config,
         folder=folder,

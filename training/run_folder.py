@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visualzoom.training.config import TrainConfig, UsageError
-from visualzoom.training.config_file import config_to_json, load_config
+from visualzoom.training.config_file import check_resumable, config_to_json, load_config
 
 CONFIG = "config.json"
 
@@ -97,7 +97,7 @@ def check_run_folder(config: TrainConfig) -> None:
         UsageError: It may not.
     """
     if config.resume is not None:
-        saved_config(config.resume)
+        check_resumable(config, saved_config(config.resume), checkpoint=config.resume)
         if config.out is not None and config.out.resolve() != config.resume.resolve():
             raise UsageError(f"--resume {config.resume} goes on in its own folder; leave out --out {config.out}")
     elif config.out is not None and config.out.is_dir() and any(config.out.iterdir()):

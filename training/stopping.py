@@ -9,22 +9,10 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Stopped(Exception):
-    """The run ended early because it was asked to; its work is saved."""
-
-    def __init__(self, signal_name: str, step: int, folder: Path) -> None:
-        """Say where it stopped and how to go on."""
-        super().__init__(
-            f"stopped by {signal_name} after step {step}; all is saved. To go on: visualzoom train --resume {folder}"
-        )
-        self.exit_code = 128 + signal.Signals[signal_name]
 
 
 class StopRequest:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,12 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from visualzoom.agents.chat import RENDERERS, SHOWN, ChatML, ImageLimits, Message, Role, Shown, open_renderer
 from visualzoom.agents.chat_families import Qwen3VLRenderer, Qwen25VLRenderer, TinyRenderer
+from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.agents.tiny_tokenizer import CHAT_TEMPLATE, build_tokenizer
 from visualzoom.agents.tokens import Rendered
 from visualzoom.envs.protocol import DeepEyesV2
 from visualzoom.envs.records import ToolCall
+from visualzoom.envs.zoom_env import VisualZoomEnv
 
 WORDS = DeepEyesV2()
 SYSTEM = WORDS.system([])
@@ -107,7 +110,7 @@ conversations = st.tuples(
 ).map(lambda both: [*both[0], *both[1]])
 
 
-def as_stock(message: Message, *, as_text: bool) -> dict[str, object]:
+def as_stock(message: Message, *, as_text: bool) -> dict[str, Any]:
     """The message in the form that transformers' templates read."""
     parts = [
         {"type": "image"} if isinstance(part, Shown) else {"type": "text", "text": part} for part in message.content
@@ -249,10 +252,25 @@ def test_role_tokens_placeholders_and_nameless_ids_are_banned(renderer: ChatML, 
     assert not set(TINY.tokens("<think>7</think><answer>x</answer>")) & set(TINY.banned_ids)
 
 
-def test_the_default_prompt_of_the_tiny_model_is_short() -> None:
-    prompt = TINY.open(SYSTEM, f"What digit is on the red card?\n{WORDS.suffix}", [(112, 112)])
+def test_the_tiny_ids_are_those_of_transformers() -> None:
+    tokenizer = build_tokenizer([SYSTEM, WORDS.suffix, WORDS.shown])
+    text = f"What digit is on the red card?\n{WORDS.suffix}"
+    conversation = [
+        as_stock(Message(role="system", content=(SYSTEM,)), as_text=True),
+        as_stock(user(text, 1), as_text=False),
+    ]
+    expected = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+    assert collapsed(TINY, TINY.open(SYSTEM, text, [(112, 112)])) == expected
+
+
+def test_the_shipped_model_opens_as_tiny_and_its_default_prompt_is_short() -> None:
+    env = VisualZoomEnv()
+    observation, info = env.reset(seed=0)
+    renderer = open_renderer(ASSETS)
+    shown = [(image.shape[1], image.shape[0]) for image in observation["images"]]
+    prompt = renderer.open(info["system"], observation["text"], shown)
+    assert renderer.family == "tiny"
     assert len(prompt.token_ids) <= 64
-    assert len(prompt.token_ids) - 16 <= 16
 
 
 @pytest.mark.parametrize("size", [(113, 112), (112, 111), (28, 28), (28 * 20, 28 * 20)])
@@ -285,6 +303,8 @@ def test_open_renderer_knows_the_family_by_the_checkpoint(tmp_path: Path) -> Non
 def test_an_unknown_family_or_folder_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*config\.json: a model folder holds"):
         open_renderer(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"/nowhere' is no folder, and its config\.json can't be had"):
+        open_renderer(tmp_path / "nowhere")
     save_checkpoint(tmp_path, qwen_like_tokenizer(), "llava")
     with pytest.raises(LookupError, match=r"'llava'; there are renderers for tiny, .* agents/chat_families\.py"):
         open_renderer(tmp_path)

@@ -13,9 +13,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model import ValueHead, VLModel, visual_of
+from visualzoom.agents.model_testing import FAMILIES, IMAGE_ID, random_image, random_module, spans_of
 from visualzoom.agents.model_vision import PatchProjection, patches_of
 from visualzoom.agents.records import ShownImage
-from visualzoom.agents.model_testing import FAMILIES, IMAGE_ID, random_image, random_module, spans_of
 
 
 def processed(model: VLModel, images: list[ShownImage]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,7 +32,8 @@ def processed(model: VLModel, images: list[ShownImage]) -> tuple[torch.Tensor, t
 def own_logits(model: VLModel, ids: list[int], spans: list[ImageSpan]) -> torch.Tensor:
     visual = visual_of(model.encode([s.image for s in spans]), [(0, s) for s in spans], model.device) if spans else None
     positions = torch.from_numpy(np.array(model.positions(len(ids), spans)))[:, None]
-    return model.module.lm_head(model.hidden(torch.tensor([ids]), positions, visual=visual))[0]
+    logits: torch.Tensor = model.module.lm_head(model.hidden(torch.tensor([ids]), positions, visual=visual))[0]
+    return logits
 
 
 IMAGES = (random_image(1, 4, 4), random_image(2, 2, 2), random_image(3, 1, 4), random_image(4, 3, 5))
@@ -50,6 +51,26 @@ def test_logits_equal_the_stock_model(family: str) -> None:
             input_ids=torch.tensor([ids]), pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=types
         ).logits[0]
         torch.testing.assert_close(own_logits(model, ids, spans), expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapted_module_still_generates_as_the_stock_one(family: str) -> None:
+    stock = random_module(family)
+    model = VLModel(random_module(family))
+    histories = [spans_of(1, IMAGES[0], 9, 8), spans_of(1, 7, 6, IMAGES[1], *range(10, 22), 9)]
+    width = max(len(ids) for ids, _ in histories)
+    ids = torch.tensor([[0] * (width - len(ids)) + ids for ids, _ in histories])  # padded on the left
+    pixels, grid = processed(model, [span.image for _, spans in histories for span in spans])
+    given = {
+        "input_ids": ids,
+        "attention_mask": (ids != 0).long(),
+        "mm_token_type_ids": (ids == IMAGE_ID).int(),
+        "pixel_values": pixels,
+        "image_grid_thw": grid,
+        "max_new_tokens": 6,
+        "do_sample": False,
+    }
+    assert model.module.generate(**given).tolist() == stock.generate(**given).tolist()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -120,3 +141,23 @@ def test_spans_of_the_wrong_length_are_refused() -> None:
 
 def test_values_are_zero_before_training() -> None:
     assert ValueHead(64)(torch.randn(5, 64)).tolist() == [0.0] * 5
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seeds=st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=1, max_size=4),
+    max_bytes=st.sampled_from([0, 5000, 2**20]),
+)
+def test_a_frozen_tower_gives_the_same_features_whatever_is_kept(seeds: list[list[int]], max_bytes: int) -> None:
+    model, frozen = (VLModel(random_module("qwen3_vl_deepstack")) for _ in range(2))
+    frozen.freeze_tower(max_bytes)
+    for batch in seeds:
+        images = [random_image(seed, 1 + seed % 2, 1 + seed % 3) for seed in batch]
+        with torch.no_grad():
+            expected, features = model.encode(images), frozen.encode(images)
+        tables = zip((expected.table_ND, *expected.deepstack), (features.table_ND, *features.deepstack), strict=True)
+        for one, other in tables:
+            for image in images:
+                cells = image.pixels.shape[0] // 28 * (image.pixels.shape[1] // 28)
+                start, kept = expected.starts[image.key], features.starts[image.key]
+                torch.testing.assert_close(one[start : start + cells], other[kept : kept + cells], atol=1e-5, rtol=1e-5)

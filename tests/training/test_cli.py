@@ -15,6 +15,7 @@ from PIL import Image
 from visualzoom.training.cli import main, parse_train
 from visualzoom.training.config import PRESETS, TrainConfig, UsageError
 from visualzoom.training.config_file import config_to_json
+from visualzoom.training.metrics import read_metrics
 from visualzoom.training.run_folder import open_run
 from visualzoom.training.world import check_world, env_maker, open_source
 
@@ -174,3 +175,80 @@ def test_an_option_that_a_foreign_environment_lacks_is_not_dropped_in_silence() 
 
 def test_the_default_world_is_sound() -> None:
     assert check_world(PRESETS["tiny"].world).num_tasks is None
+
+
+SHORT = (
+    *("--steps", "2", "--tasks-per-step", "1", "--group-size", "2", "--num-threads", "1", "--size-px", "512"),
+    *("--eval-every", "2", "--eval-tasks", "2", "--final-eval-tasks", "3", "--checkpoint-every", "1"),
+    *("--episodes-every", "1", "--episodes-saved", "1"),
+)
+FIXED_NAMES = {
+    *("algorithm", "seed", "updates", "seconds", "forced_call_accuracy"),
+    *(
+        f"{what}_{when}"
+        for what in ("greedy_accuracy", "sampled_accuracy", "tool_rate", "iou")
+        for when in ("before", "after")
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two small steps with the built-in model."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert exit_code("train", *SHORT, "--out", str(out)) == 0
+    return out
+
+
+def test_a_run_leaves_what_a_user_looks_for(finished_run: Path) -> None:
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert summary.keys() >= FIXED_NAMES and summary["updates"] == 2 and summary["algorithm"] == "grpo"
+    for name in ("config.json", "metrics.jsonl", "curves.png", "checkpoints/last/model.safetensors"):
+        assert (finished_run / name).is_file(), name
+    assert list((finished_run / "episodes").glob("*.png")) and list((finished_run / "tensorboard").iterdir())
+    kinds = {row["kind"] for row in read_metrics(finished_run / "metrics.jsonl")}
+    assert kinds == {"train", "greedy", "sampled", "forced"}
+
+
+def test_a_checkpoint_of_another_config_is_refused_and_left_alone(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (sorted(finished_run.rglob("*")), (finished_run / "config.json").read_text())
+    assert exit_code("train", "--resume", str(finished_run), "--group-size", "4", "--seed", "9") == 2
+    said = capsys.readouterr().err
+    assert "seed is 9, the checkpoint has 0" in said and "learn.group_size is 4, the checkpoint has 2" in said
+    assert (sorted(finished_run.rglob("*")), (finished_run / "config.json").read_text()) == before
+    assert exit_code("train", "--resume", str(finished_run), "--steps", "2") == 0  # nothing left to do, nothing lost
+
+
+def test_a_run_folder_can_be_evaluated_in_every_mode(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figures"
+    arguments = ("--num-tasks", "3", "--num-threads", "1", "--out", str(out), "--episodes-saved", "1")
+    assert exit_code("eval", "--model", str(finished_run), "--mode", "greedy", "sampled", "forced", *arguments) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["modes"]) == ["greedy", "sampled", "forced"] and report["modes"]["forced"]["tool_calls"] == 1.0
+    assert sorted(path.parent.name for path in out.glob("*/*.png")) == ["forced", "greedy", "sampled"]
+    assert "Note:" not in capsys.readouterr().out
+
+
+def test_asking_saves_the_picture_and_owns_up_to_the_scope(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, out = tmp_path / "photo.png", tmp_path / "looked.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3)).astype(np.uint8)).save(photo)
+    arguments = (str(photo), "What does the sign's text say?", "--num-threads", "1", "--out", str(out))
+    assert exit_code("ask", *arguments) == 0
+    said = capsys.readouterr().out
+    assert "turn 1: the model sees" in said and f"saved: {out}" in said
+    assert "built-in model reads one digit" in said and "--model Qwen/Qwen2.5-VL-3B-Instruct" in said
+    with Image.open(out) as image:
+        assert image.size == (120, 90)
+    assert exit_code("ask", str(photo), "What digit is on the red card?", "--num-threads", "1", "--out", str(out)) == 0
+    assert "Note:" not in capsys.readouterr().out
+
+
+def test_tasks_outside_the_scope_are_measured_with_a_word_of_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--num-tasks", "2", "--num-threads", "1", "--mode", "greedy", "--tasks", "letter")
+    assert exit_code("eval", *arguments) == 0
+    said = capsys.readouterr().out
+    assert "built-in model reads one digit" in said and "visualzoom eval --model Qwen" in said and "greedy" in said

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visualzoom.agents.ledger import TokenLedger
+from visualzoom.agents.model_testing import observe, open_ledger, random_image, reply
 from visualzoom.agents.pool import Job
 from visualzoom.agents.records import ShownImage
 from visualzoom.agents.rollout import Played
-from visualzoom.agents.model_testing import observe, open_ledger, random_image, reply
 from visualzoom.envs.records import Episode, Reward, StopReason, Task
 from visualzoom.training.pack import pack, pack_played
 
@@ -24,7 +24,8 @@ def ledgers(draw: st.DrawFn) -> TokenLedger:
     ledger = open_ledger(1, IMAGES[draw(st.integers(0, 1))], draw(st.integers(8, 9)))
     for turn in range(draw(st.integers(1, 3))):
         if turn:
-            ledger = observe(ledger, *draw(st.lists(st.sampled_from([10, 11, IMAGES[0]]), min_size=1, max_size=3)))
+            part: st.SearchStrategy[int | ShownImage] = st.sampled_from([10, 11]) | st.just(IMAGES[0])
+            ledger = observe(ledger, *draw(st.lists(part, min_size=1, max_size=3)))
         ledger = reply(ledger, draw(st.lists(st.integers(20, 30), min_size=1, max_size=4)), -0.5 * turn)
     return ledger
 
