@@ -6,8 +6,7 @@ explicit; nothing is read from or left in the module between calls. Other famili
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    ImageProcessingMixin,
+    PreTrainedModel,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
@@ -99,11 +104,12 @@ def _positions(num_tokens: int, images: tuple[tuple[int, int, int], ...]) -> NDA
 class VLModel:
     """Wraps a model of transformers, whose forward does the work. Parameters stay the module's own."""
 
+    module: Any
+    """The whole model. Of type Any, as its parts below are, because transformers' annotations say nothing of them."""
     visual: Any
-    """The vision tower. Of type Any, as `language` is, because transformers' annotations say nothing of their parts."""
     language: Any
 
-    def __init__(self, module: PreTrainedModel, *, shape: ImageShape | None = None) -> None:
+    def __init__(self, module: PreTrainedModel) -> None:
         family = module.config.model_type
         if family not in FAMILIES:
             raise LookupError(
@@ -120,7 +126,7 @@ class VLModel:
         self._tower = FAMILIES[family].tower(self.visual)
         self._frozen: FeatureStore | None = None
         vision = module.config.vision_config
-        self.shape = shape or ImageShape(
+        self.shape = ImageShape(
             patch_px=vision.patch_size,
             merge=vision.spatial_merge_size,
             mean=FAMILIES[family].mean,
@@ -136,16 +142,17 @@ class VLModel:
         Raises:
             LookupError: The model type has no adapter.
         """
-        from transformers import AutoConfig
-        from transformers.utils.hub import cached_file
-
         family = AutoConfig.from_pretrained(path).model_type
         if family not in FAMILIES:
             raise LookupError(f"{path} holds a model of type {family!r}; known: {', '.join(FAMILIES)}")
         module: Any = FAMILIES[family].model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
-        processor = cached_file(path, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-        shape = _shape_of(json.loads(Path(processor).read_text(encoding="utf-8"))) if processor else None
-        return cls(module.to(device), shape=shape)
+        model = cls(module.to(device))
+        try:
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(path)
+        except OSError:  # a checkpoint without a preprocessor_config.json: the family's defaults stand
+            return model
+        model.shape = _shape_of(processor, model.shape)
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -280,18 +287,18 @@ class ValueHead(nn.Module):
         return values_A
 
 
-def _shape_of(processor: dict[str, object]) -> ImageShape:
+def _shape_of(processor: Mapping[str, Any], default: ImageShape) -> ImageShape:
     """Read the fields of an image processor."""
     return ImageShape(
-        patch_px=int(str(processor["patch_size"])),
-        merge=int(str(processor["merge_size"])),
-        mean=_triple(processor["image_mean"]),
-        std=_triple(processor["image_std"]),
+        patch_px=int(processor.get("patch_size", default.patch_px)),
+        merge=int(processor.get("merge_size", default.merge)),
+        mean=_triple(processor.get("image_mean", default.mean)),
+        std=_triple(processor.get("image_std", default.std)),
     )
 
 
-def _triple(value: object) -> tuple[float, float, float]:
-    if not isinstance(value, list) or len(value) != 3:
-        raise ValueError(f"preprocessor_config.json gives {value!r} where three numbers belong")
-    red, green, blue = (float(part) for part in value)
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise ValueError(f"the image processor's config gives {values!r} where three numbers belong")
+    red, green, blue = (float(value) for value in values)
     return red, green, blue

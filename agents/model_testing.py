@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
@@ -55,7 +54,7 @@ _IDS: dict[str, Any] = {
 }
 
 
-def random_module(family: str, seed: int = 0) -> PreTrainedModel:
+def random_module(family: str, seed: int = 0) -> Any:
     """A model of about 100 thousand random weights, large enough that its distributions are far from flat."""
     torch.manual_seed(seed)
     if family == "qwen2_5_vl":

@@ -119,6 +119,8 @@ class FilePicture:
         """
         object.__setattr__(self, "path", Path(path))
         try:
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise ImageError(f"{os.fspath(path)!r} can't be read: it is no regular file; check the path")
             with open(path, "rb") as file:
                 width_px, height_px = read_size(file, str(path))
         except (OSError, ValueError) as problem:

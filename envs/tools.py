@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -152,9 +152,9 @@ class ZoomIn:
     original, rounded outwards, and enlarged to `min_side_px` inside the picture.
     """
 
-    name: ClassVar[str] = "image_zoom_in_tool"
-    description: ClassVar[str] = "Zoom in on a part of the picture: the box is cut out and shown larger."
-    arguments: ClassVar[type[msgspec.Struct]] = ZoomArguments
+    name = "image_zoom_in_tool"
+    description = "Zoom in on a part of the picture: the box is cut out and shown larger."
+    arguments = ZoomArguments
 
     def __init__(self, min_side_px: int = 28, max_aspect: float = 100.0) -> None:
         """Crops have sides of at least `min_side_px` original pixels; boxes longer than `max_aspect` are refused."""

@@ -17,6 +17,7 @@ from own_environment import WhichHalf
 from visualzoom.agents import ScriptedAgent, group_jobs, play
 from visualzoom.algorithms.records import CreditIn
 from visualzoom.envs import VisualZoomEnv, iou
+from visualzoom.training.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -88,8 +89,8 @@ def test_the_algorithm_credits_the_siblings_that_are_beaten() -> None:
     assert credit_T.tolist() == pytest.approx([0.0, 0.0, -2 / 3, 2 / 3, 0.0, 0.0])
 
 
-def test_the_algorithm_trains(tmp_path: Path, python: Callable[..., str]) -> None:
+def test_the_algorithm_trains(tmp_path: Path) -> None:
     sizes = {"steps": 1, "tasks-per-step": 2, "group-size": 2, "final-eval-tasks": 2, "num-threads": 1}
     flags = [text for name, value in sizes.items() for text in (f"--{name}", str(value))]
-    python(str(EXAMPLES / "own_algorithm.py"), *flags, "--out", "run", cwd=tmp_path)
+    assert main(["train", "--algorithm", "own_algorithm:RankedGroups", "--out", str(tmp_path / "run"), *flags]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["updates"] == 1

@@ -10,19 +10,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from visualzoom.algorithms.registry import ALGORITHMS
-from visualzoom.envs.registry import resolve
+from visualzoom.training.checks import check_train
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
-from visualzoom.training.models import model_folder, quiet_loading
-from visualzoom.training.run_folder import check_run_folder, saved_config
+from visualzoom.training.models import quiet_loading
+from visualzoom.training.run_folder import saved_config
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import check_world, user_errors
 
 HELP = """usage: visualzoom COMMAND [OPTIONS]
 
@@ -65,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # "my_module:MyRule" is a file of the user's, most often in the present folder
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0
@@ -132,16 +133,7 @@ def _train(arguments: Sequence[str]) -> int:
     if config.resume is None:  # a resumed run keeps its number
         config = dataclasses.replace(config, machine=dataclasses.replace(config.machine, num_threads=threads))
     set_threads(threads)
-    check_run_folder(config)
-    check_world(config.world)
-    if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
-        with user_errors("--algorithm"):
-            resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
-    model_folder(config.model)
-
-    from visualzoom.training.assemble import make_algorithm
-
-    make_algorithm(config.algorithm, config.algorithm_options)
+    check_train(config)
 
     from visualzoom.training.loop import train
 

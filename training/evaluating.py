@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from visualzoom.agents.records import Sampling
+from visualzoom.agents.records import Agent, Sampling
+from visualzoom.agents.scripted import OracleAgent
 from visualzoom.envs.records import TaskSource
+from visualzoom.envs.registry import made, resolve
 from visualzoom.evaluation.evaluate import Evaluated, Mode, evaluate
 from visualzoom.evaluation.measure import Measures
 from visualzoom.evaluation.pictures import save_episode
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import TINY_FACTOR_PX, env_maker, open_source, unseen
+from visualzoom.training.world import TINY_FACTOR_PX, env_maker, open_source, unseen, user_errors
 
-MODELLESS = ("oracle", "random")
+SCRIPTED: dict[str, str] = {
+    "oracle": "visualzoom.agents.scripted:OracleAgent",
+    "random": "visualzoom.agents.scripted:RandomAgent",
+}
+"""Agents without a model, by name; a class of the user's is one too if its constructor takes no `policy`."""
 COLUMNS = ("accuracy", "reward", "tool_rate", "tool_calls", "tool_errors", "iou", "reply_tokens", "failed")
 
 
@@ -88,7 +95,8 @@ def run_eval(config: EvalConfig) -> int:
     set_threads(choose_threads(config.machine.num_threads))
     if config.out is not None and config.out.exists() and any(config.out.iterdir()):
         raise UsageError(f"--out {config.out}: this folder exists and is not empty; choose another")
-    found = _measure_scripted(config) if config.agent in MODELLESS else _measure_model(config)
+    agent = scripted_agent(config.agent, config.world.over(WorldConfig()).max_turns)
+    found = _measure_model(config) if agent is None else {config.agent: _measure_scripted(config, agent)}
     print(table({mode: evaluated.measures for mode, evaluated in found.items()}))
     if config.out is not None:
         _save(config, found)
@@ -112,15 +120,31 @@ def _shown(name: str, value: float) -> str:
     return f"{value:.0f}" if name == "failed" else f"{value:.3f}"
 
 
-def _measure_scripted(config: EvalConfig) -> dict[str, Evaluated]:
-    """Agents without a model: no torch is loaded."""
-    from visualzoom.agents.scripted import OracleAgent, RandomAgent
+def scripted_agent(name: str, max_turns: int) -> Agent | None:
+    """The agent of that name if it needs no model.
 
+    Raises:
+        UsageError: There is no such agent.
+    """
+    if name not in SCRIPTED and ":" not in name:
+        if name == "vlm":
+            return None
+        raise UsageError(f"--agent {name}: no such agent; known: vlm, {', '.join(SCRIPTED)}, or module:Class")
+    with user_errors("--agent"):
+        found = resolve(name, SCRIPTED, kind="agent")
+    if isinstance(found, type) and "policy" in inspect.signature(found).parameters:
+        return None
+    if found is OracleAgent:
+        return OracleAgent(max_calls=max_turns - 1)  # the last turn must answer
+    return cast(Agent, made(found))
+
+
+def _measure_scripted(config: EvalConfig, agent: Agent) -> Evaluated:
+    """Agents without a model: no torch is loaded."""
     world = config.world.over(WorldConfig())
     source = _source(world)
-    agent = OracleAgent(max_calls=world.max_turns - 1) if config.agent == "oracle" else RandomAgent()
     make_env = env_maker(world, source, factor_px=TINY_FACTOR_PX)
-    return {config.agent: evaluate(agent, make_env, _indices(source, config.num_tasks), seed=config.seed)}
+    return evaluate(agent, make_env, _indices(source, config.num_tasks), seed=config.seed)
 
 
 def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.agents.pool import Job
+from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.envs.tasks import HELD_OUT_FIRST
 from visualzoom.evaluation.curves import draw_curves
 from visualzoom.evaluation.evaluate import Mode

@@ -36,8 +36,8 @@ class Tree:
     positions: list[tuple[int, int, int]] = field(default_factory=list)
     branches: list[int] = field(default_factory=list)
     """Branch of each token; 0 is the shared prompt."""
-    image_starts: list[tuple[int, int]] = field(default_factory=list)
-    """(position in the tree, index of the image among those of the batch)."""
+    images: list[tuple[int, int, int]] = field(default_factory=list)
+    """(position in the tree, index of the image among those of the step, cells)."""
     targets: list[Target] = field(default_factory=list)
     num_branches: int = 0
 
@@ -64,16 +64,14 @@ class Tree:
             if offset == 0:
                 raise ValueError("the first token of a branch follows the prompt of every branch and can't be learned")
             self.targets.append(
-                Target(
-                    index=begin + offset - 1, token_id=token_ids[offset], weight=weight, coordinate_px=coordinate_px
-                )
+                Target(index=begin + offset - 1, token_id=token_ids[offset], weight=weight, coordinate_px=coordinate_px)
             )
         return begin
 
     def _lay(self, token_ids: Sequence[int], images: Sequence[tuple[int, int, int]], *, start: int) -> None:
         cells = {}
         for offset, index, side in images:
-            self.image_starts.append((len(self.token_ids) + offset, index))
+            self.images.append((len(self.token_ids) + offset, index, side**2))
             cells |= {offset + i * side + j: (i, j, side) for i in range(side) for j in range(side)}
         position = start
         for offset, token_id in enumerate(token_ids):
@@ -94,8 +92,8 @@ class TreeBatch:
     token_ids: Tensor  # [B, T]
     positions: Tensor  # [3, B, T]
     mask: Tensor  # [B, 1, T, T] bool, True where attention is allowed
-    image_rows: Tensor  # tree of each visual token, in the order of the images' features
-    image_columns: Tensor
+    images: tuple[tuple[int, int, int, int], ...]
+    """(tree, position in it, index of the image, cells)."""
     target_rows: Tensor  # [K]
     target_columns: Tensor  # [K]
     target_ids: Tensor  # [K]
@@ -103,30 +101,25 @@ class TreeBatch:
     coordinates_px: Tensor  # [K], NaN where the target is one token
 
 
-def batch_trees(trees: Sequence[Tree], cells: Sequence[int], pad_id: int) -> TreeBatch:
-    """Pad the trees and say which visual token stands where; `cells[i]` is the number of tokens of image i."""
+def batch_trees(trees: Sequence[Tree], *, pad_id: int) -> TreeBatch:
+    """Pad the trees to one length."""
     length = max(len(tree.token_ids) for tree in trees)
     token_ids = np.full((len(trees), length), pad_id)
     positions = np.zeros((3, len(trees), length), dtype=np.int64)
     branches = np.full((len(trees), length), -1)
-    where: dict[int, tuple[int, int]] = {}
     for b, tree in enumerate(trees):
         num = len(tree.token_ids)
         token_ids[b, :num], branches[b, :num] = tree.token_ids, tree.branches
         positions[:, b, :num] = np.array(tree.positions).T
-        where |= {index: (b, start) for start, index in tree.image_starts}
     same = branches[:, :, None] == branches[:, None, :]
     causal = np.tri(length, dtype=bool)
     mask = (same | (branches[:, None, :] == 0)) & causal
-    spots = [(where[i][0], where[i][1] + k) for i in range(len(cells)) for k in range(cells[i])]
     targets = [(b, t) for b, tree in enumerate(trees) for t in tree.targets]
-    rows, columns = np.array(spots).T
     return TreeBatch(
         token_ids=torch.from_numpy(token_ids),
         positions=torch.from_numpy(positions),
         mask=torch.from_numpy(mask)[:, None],
-        image_rows=torch.from_numpy(rows),
-        image_columns=torch.from_numpy(columns),
+        images=tuple((b, *image) for b, tree in enumerate(trees) for image in tree.images),
         target_rows=torch.tensor([b for b, _ in targets]),
         target_columns=torch.tensor([t.index for _, t in targets]),
         target_ids=torch.tensor([t.token_id for _, t in targets]),

@@ -142,11 +142,11 @@ def _resized(pooled: PooledCard, centre: NDArray[np.float64], side: NDArray[np.f
     return np.asarray(crop.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC))
 
 
-def call_box(card: PooledCard, rng: np.random.Generator) -> list[int]:
-    """A box as the base model is shown it in calls: near the card, badly cut, and one time in seven anywhere."""
+def call_box(card: PooledCard, aimed_share: float, rng: np.random.Generator) -> list[int]:
+    """A box as the base model is shown it in calls: near the card but badly cut, or else anywhere."""
     left, top, right, bottom = card.overview_box
     centre, side = np.array([left + right, top + bottom]) / 2, right - left
-    if rng.random() < 0.15:
+    if rng.random() >= aimed_share:
         centre = rng.uniform(0.1, 0.9, size=2) * OVERVIEW_PX
     centre = centre + rng.normal(0, 0.35, size=2) * side
     half = side * rng.uniform(0.9, 2.0, size=2) / 2
@@ -186,5 +186,7 @@ def cell_labels(scenes: Sequence[PooledScene]) -> CellLabels:
     weights = torch.ones(len(COLOURS) + 1)
     weights[-1] = 0.1
     return CellLabels(
-        colours=torch.from_numpy(colours.reshape(-1)), class_weights=weights, boxes=torch.from_numpy(boxes.reshape(-1, 4))
+        colours=torch.from_numpy(colours.reshape(-1)),
+        class_weights=weights,
+        boxes=torch.from_numpy(boxes.reshape(-1, 4)),
     )

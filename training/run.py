@@ -18,10 +18,10 @@ from visualzoom.agents.pool import MakeEnv, SerialPool
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.rollout import Played
 from visualzoom.agents.transformers_policy import TransformersPolicy
-from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
-from visualzoom.envs.registry import resolve
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.state import Stateful
+from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
+from visualzoom.envs.registry import resolve
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 from visualzoom.evaluation.pictures import save_episode

@@ -105,7 +105,7 @@ def last_words(summary: Summary, folder: RunFolder) -> str:
             f"   (a forced call without training: {s.forced_call_accuracy:.1%})",
             f"  accuracy, sampled   {s.sampled_accuracy_before:6.1%} -> {s.sampled_accuracy_after:6.1%}",
             f"  calls the tool      {s.tool_rate_before:6.1%} -> {s.tool_rate_after:6.1%}",
-            f"  IoU of its boxes    {s.iou_before:6.2f} -> {s.iou_after:6.2f}",
+            f"  IoU of its boxes    {_overlap(s.iou_before):>6} -> {_overlap(s.iou_after):>6}",
             "Look next at:",
             f"  {folder.curves}   the curves",
             f"  {folder.episodes}   what the model saw and said, with its boxes drawn",
@@ -114,3 +114,7 @@ def last_words(summary: Summary, folder: RunFolder) -> str:
             f"  tensorboard --logdir {folder.path}",
         )
     )
+
+
+def _overlap(iou: float) -> str:
+    return f"{iou:.2f}" if iou == iou else "-"  # NaN: no call was made

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from visualzoom.agents.pool import MakeEnv
 from visualzoom.envs.datasets import TaskList
@@ -143,10 +144,10 @@ def _options(world: WorldConfig, source: TaskSource, factor_px: int) -> dict[str
     }
 
 
-def _accepted(spec: gymnasium.envs.registration.EnvSpec, options: Options) -> dict[str, Any]:
+def _accepted(spec: EnvSpec, options: Options) -> dict[str, Any]:
     entry = spec.entry_point
     assert entry is not None  # a registered environment has one
-    creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
     parameters = inspect.signature(creator).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return {name: value for name, value in options.items() if takes_all or name in parameters}

@@ -81,7 +81,7 @@ def deep(levels: int) -> object:
     return value
 
 
-hostile_arguments: st.SearchStrategy[dict[str, object]] = st.one_of(
+hostile_arguments: st.SearchStrategy[Mapping[str, object]] = st.one_of(
     st.dictionaries(texts, json_values, max_size=4),
     st.fixed_dictionaries({"bbox_2d": json_values}, optional={"label": json_values}),
     st.fixed_dictionaries({"bbox_2d": st.lists(hostile_numbers, max_size=6)}),
@@ -91,11 +91,11 @@ hostile_arguments: st.SearchStrategy[dict[str, object]] = st.one_of(
 """Arguments that a model could write or a parser let through; few of them make sense."""
 
 
-def arguments_for(tool: Tool) -> st.SearchStrategy[dict[str, object]]:
+def arguments_for(tool: Tool) -> st.SearchStrategy[Mapping[str, object]]:
     """Arguments that keep to the tool's own schema, sensible or not."""
     function = cast("Mapping[str, object]", tool.schema()["function"])
     return cast(
-        "st.SearchStrategy[dict[str, object]]", _of_schema(cast("Mapping[str, object]", function["parameters"]))
+        "st.SearchStrategy[Mapping[str, object]]", _of_schema(cast("Mapping[str, object]", function["parameters"]))
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_logits_equal_the_stock_model(family: str) -> None:
             input_ids=torch.tensor([ids]), pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=types
         ).logits[0]
         torch.testing.assert_close(own_logits(model, ids, spans), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_the_checkpoint_says_how_pixels_are_normalised(tmp_path: Path) -> None:
+    random_module("qwen3_vl").save_pretrained(tmp_path)
+    assert VLModel.open(tmp_path).shape == VLModel(random_module("qwen3_vl")).shape
+    fields = {"patch_size": 14, "merge_size": 2, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    assert VLModel.open(tmp_path).shape.mean == (0.1, 0.2, 0.3)
+
+
+def test_an_unknown_family_is_refused_with_what_to_do() -> None:
+    module = random_module("qwen3_vl")
+    module.config.model_type = "pixtral"
+    with pytest.raises(LookupError, match=r"'pixtral'; known: qwen2_5_vl, qwen3_vl. Add a line to FAMILIES"):
+        VLModel(module)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -155,6 +171,7 @@ def test_a_frozen_tower_gives_the_same_features_whatever_is_kept(seeds: list[lis
         images = [random_image(seed, 1 + seed % 2, 1 + seed % 3) for seed in batch]
         with torch.no_grad():
             expected, features = model.encode(images), frozen.encode(images)
+        assert len(features.table_ND) == len(expected.table_ND)
         tables = zip((expected.table_ND, *expected.deepstack), (features.table_ND, *features.deepstack), strict=True)
         for one, other in tables:
             for image in images:

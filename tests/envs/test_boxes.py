@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ def corners(box: FramedBox) -> tuple[float, float, float, float]:
 
 @given(vz.framed_boxes(), vz.frames)
 def test_to_another_frame_and_back_is_the_identity_in_real_numbers(box: FramedBox, frame: Frame) -> None:
-    exact = FramedBox(*(Fraction(value) for value in corners(box)), box.frame)  # type: ignore[arg-type]  # exact reals
+    left, top, right, bottom = (cast(float, Fraction(value)) for value in corners(box))  # exact reals
+    exact = FramedBox(left, top, right, bottom, box.frame)
     assert exact.within(frame).within(box.frame) == exact
 
 
@@ -41,7 +43,7 @@ def test_whole_pixels_there_and_back_are_within_half_a_unit_of_the_coarser_frame
 ) -> None:
     box = data.draw(vz.boxes_inside(*original))
     seen = FramedBox.of(box, original).within(shown)
-    rounded = FramedBox(*(round(value) for value in corners(seen)), shown)
+    rounded = FramedBox(round(seen.left), round(seen.top), round(seen.right), round(seen.bottom), shown)
     back = to_original(rounded, *original)
     for found, truth, size, shown_size in zip(back, box, original * 2, shown * 2, strict=True):
         coarser_unit = max(1.0, size / shown_size)

@@ -33,7 +33,11 @@ def test_every_text_has_one_outcome(reply: str) -> None:
     assert sum(part is not None for part in (parsed.answer, parsed.call, parsed.bad_call)) <= 1
 
 
-@given(calls.filter(lambda c: not any("</tool_call>" in t or "<tool_call>" in t for t in (json.dumps(dict(c.arguments)), c.name))))
+@given(
+    calls.filter(
+        lambda c: not any("</tool_call>" in t or "<tool_call>" in t for t in (json.dumps(dict(c.arguments)), c.name))
+    )
+)
 def test_a_rendered_call_is_read_back(given_call: ToolCall) -> None:
     rendered = PROTOCOL.render_call(given_call)
     parsed = PROTOCOL.parse(rendered)
@@ -57,7 +61,9 @@ def test_the_last_call_is_run() -> None:
     assert PROTOCOL.parse(call(first) + call(last)).call == ToolCall(name="b", arguments={})
 
 
-@pytest.mark.parametrize("reply", ["", "seven", "<answer></answer>", "<answer>  </answer>", "<tool_call>{}", "</answer>7"])
+@pytest.mark.parametrize(
+    "reply", ["", "seven", "<answer></answer>", "<answer>  </answer>", "<tool_call>{}", "</answer>7"]
+)
 def test_neither_call_nor_answer_is_nothing(reply: str) -> None:
     assert PROTOCOL.parse(reply) == Parsed()
 
@@ -65,7 +71,10 @@ def test_neither_call_nor_answer_is_nothing(reply: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *('{"name": "z", "arguments": {"bbox_2d": [0, 0, %s, 9]}}' % n for n in ("NaN", "Infinity", "-Infinity", "1e400")),
+        *(
+            '{"name": "z", "arguments": {"bbox_2d": [0, 0, %s, 9]}}' % n
+            for n in ("NaN", "Infinity", "-Infinity", "1e400")
+        ),
         '{"name": "z", "name": "y", "arguments": {}}',
         '{"name": "z", "arguments": {"a": 1, "a": 2}}',
         '{"name": 3, "arguments": {}}',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from visualzoom.envs.spaces import ImageTuple, UnicodeText
 SEEDS = st.integers(0, 2**31 - 1)
 
 
-def observation_space(max_images: int = 3) -> spaces.Dict:
+def observation_space(max_images: int = 3) -> Any:
     return spaces.Dict({"text": UnicodeText(), "images": ImageTuple(max_images)})
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import numpy as np
 import pytest
 
-from visualzoom.envs.records import Box
+from visualzoom.envs.records import Box, Pixels
 from visualzoom.envs.testing import LawError, check_tool
 from visualzoom.envs.testing import laws as law
 from visualzoom.envs.tools import Outcome, Sight, function_schema
@@ -83,7 +83,7 @@ class Mute(LeftPart):
 
 class Floats(LeftPart):
     def run(self, arguments: msgspec.Struct, sight: Sight) -> Outcome:
-        return Outcome(pixels=sight.pixels() / np.float32(255))
+        return Outcome(pixels=cast(Pixels, sight.pixels() / np.float32(255)))
 
 
 class Misnamed(LeftPart):

@@ -124,7 +124,7 @@ def test_a_sliver_is_refused_with_its_shape() -> None:
     outcome = zoom([0, 50, 112, 50.1])
     assert outcome.error == "aspect"
     assert outcome.message == "The box [0, 50, 112, 50.1] is 384 times as long as wide; at most 100."
-    assert zoom([0, 50, 112, 50.1], sight(112, 112)).executed_box == Box(0, 37, 112, 65), "112 by 1 px, enlarged"
+    assert zoom([0, 50, 99, 50.1], sight(112, 112)).executed_box == Box(0, 37, 99, 65), "99 by 1 px, enlarged"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_an_unknown_tool_is_told_which_there_are() -> None:
 
 
 @given(vz.texts, vz.hostile_arguments)
-def test_nothing_that_the_model_wrote_comes_back_as_a_tag(name: str, arguments: dict[str, object]) -> None:
+def test_nothing_that_the_model_wrote_comes_back_as_a_tag(name: str, arguments: Mapping[str, object]) -> None:
     for called in (name, "image_zoom_in_tool"):
         outcome = run_call(ToolCall(name=called, arguments=arguments), [ZoomIn()], sight())
         assert "<|" not in outcome.message

@@ -55,7 +55,11 @@ def test_the_boxes_are_drawn_where_they_are() -> None:
 
 
 def test_what_was_not_measured_is_no_point() -> None:
-    rows = [{"kind": "greedy", "step": 0, "iou": None}, {"kind": "greedy", "step": 2, "iou": 0.5}, {"kind": "train"}]
+    rows: list[dict[str, object]] = [
+        {"kind": "greedy", "step": 0, "iou": None},
+        {"kind": "greedy", "step": 2, "iou": 0.5},
+        {"kind": "train"},
+    ]
     assert points(rows, "greedy", "iou") == ([2.0], [0.5])
 
 
@@ -68,10 +72,15 @@ def test_a_running_mean_stays_between_the_extremes(values: list[float], window: 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 30])
 def test_curves_are_drawn_from_any_part_of_a_run(tmp_path: Path, num_steps: int) -> None:
-    train = [
-        {"kind": "train", "step": s, "accuracy": s / 30, "iou": None, "stop_answered": 1.0} for s in range(num_steps)
+    rows: list[dict[str, object]] = [
+        {"kind": "greedy", "step": 0, "accuracy": 0.1},
+        {"kind": "forced", "step": 0, "accuracy": 0.4},
+        *(
+            {"kind": "train", "step": s, "accuracy": s / 30, "iou": None, "stop_answered": 1.0}
+            for s in range(num_steps)
+        ),
     ]
-    rows = [*train, {"kind": "greedy", "step": 0, "accuracy": 0.1}, {"kind": "forced", "step": 0, "accuracy": 0.4}]
-    path = draw_curves(rows if num_steps else [], tmp_path / "curves.png", title="a run", summary={})
+    given: list[dict[str, object]] = rows if num_steps else []
+    path = draw_curves(given, tmp_path / "curves.png", title="a run", summary={})
     assert size_of(path) == (1375, 836)
     assert [file.name for file in tmp_path.iterdir()] == ["curves.png"]

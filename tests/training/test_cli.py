@@ -19,6 +19,8 @@ from visualzoom.training.metrics import read_metrics
 from visualzoom.training.run_folder import open_run
 from visualzoom.training.world import check_world, env_maker, open_source
 
+BEFORE = {path.name for path in Path().iterdir()}
+
 
 def exit_code(*arguments: str) -> int:
     """What the command gives back; tyro leaves by SystemExit."""
@@ -43,6 +45,12 @@ def exit_code(*arguments: str) -> int:
         (["train", "--reward", "deepeye"], "Did you mean 'deepeyes'"),
         (["train", "--tool", "image_zoom_in"], "Did you mean 'image_zoom_in_tool'"),
         (["train", "--size-px", "100"], "100 px"),
+        (["train", "--agent", "vml"], "Did you mean 'vlm'"),
+        (["train", "--tracker", "tensorbord"], "Did you mean 'tensorboard'"),
+        (["train", "--protocol", "deepeyes-v3"], "Did you mean 'deepeyes-v2'"),
+        (["train", "--algorithm-options", "clip_hi=1"], "clip_high"),
+        (["train", "--algorithm-options", "clip_high=-1"], "clip_high"),
+        (["train", "--model", "/tmp"], "holds no model"),
         (["train", "--data", "absent.jsonl"], "there is no such file"),
         (["train", "--learning-rat", "1"], "--learning-rate"),
         (["train", "--learning-rate", "-1"], "positive number"),
@@ -53,6 +61,7 @@ def exit_code(*arguments: str) -> int:
         (["train", "--resume", "absent"], "is not there"),
         (["eval", "--model", "tinny"], "Did you mean 'tiny'"),
         (["eval", "--agent", "oracle", "--num-tasks", "0"], "at least 1"),
+        (["eval", "--agent", "oracl"], "known: vlm, oracle, random"),
         (["ask", "absent.png", "What?"], "is not there"),
         (["play", "--agent", "nobody"], "oracle"),
     ],
@@ -64,6 +73,7 @@ def test_what_the_user_gets_wrong_is_said_without_a_traceback(
     said = capsys.readouterr().err
     assert expected in " ".join(said.split())
     assert "Traceback" not in said
+    assert not Path("runs").exists() or "runs" in BEFORE  # nothing was made
 
 
 def test_a_config_file_with_an_unknown_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,8 +110,8 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path, capsys: pytest.Ca
     said = " ".join(capsys.readouterr().err.split())
     assert "tasks.jsonl" in said and "absent.png" in said and "image" in said
     assert exit_code(*arguments, "--skip-bad-rows") == 0
-    said = capsys.readouterr()
-    assert "skipped 1 bad row" in said.err and "oracle" in said.out
+    printed = capsys.readouterr()
+    assert "skipped 1 bad row" in printed.err and "oracle" in printed.out
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "ask", "play"])
@@ -252,3 +262,10 @@ def test_tasks_outside_the_scope_are_measured_with_a_word_of_warning(capsys: pyt
     assert exit_code("eval", *arguments) == 0
     said = capsys.readouterr().out
     assert "built-in model reads one digit" in said and "visualzoom eval --model Qwen" in said and "greedy" in said
+
+
+def test_an_agent_of_the_users_own_is_measured_beside_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("eval", "--agent", "visualzoom.agents.scripted:RandomAgent", "--num-tasks", "3") == 0
+    assert exit_code("eval", "--agent", "oracle", "--num-tasks", "3", "--tasks", "sign") == 0
+    oracle = capsys.readouterr().out.splitlines()[-1].split()
+    assert oracle[:3] == ["oracle", "3", "1.000"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from visualzoom.envs.scenes import DigitScenes
-from visualzoom.training.pretrain import OVERVIEW_SIDE, PretrainConfig, Recipe, features
-from visualzoom.training.pretrain_rows import Tree, batch_trees, soft_targets
+from visualzoom.training.pretrain_recipe import OVERVIEW_SIDE, PretrainConfig, Recipe
+from visualzoom.training.pretrain_rows import Tree, TreeBatch, batch_trees, soft_targets
 from visualzoom.training.pretrain_scenes import OVERVIEW_PX, call_box, cut_crop, cut_exact, pool_scene, turned
 
 POOL = [pool_scene(DigitScenes(), index) for index in range(6)]
@@ -22,24 +22,23 @@ def recipe() -> Recipe:
 def test_a_branch_is_computed_as_if_it_stood_alone(recipe: Recipe) -> None:
     rng = np.random.default_rng(0)
     whole = recipe.scene_trees(POOL[:1], [POOL[1].cards[0]], rng).batch
-    visual = features(recipe.model, [POOL[0].overview]).flatten(0, 1)
-    crop = features(recipe.model, [cut_exact(POOL[1].cards[0])]).flatten(0, 1)
-    together = recipe.forward(whole, torch.cat([visual, crop]))
+    seen = recipe.see([POOL[0].overview, cut_exact(POOL[1].cards[0])])
+    together = recipe.forward(whole, seen)
     alone = Tree()
     prompt = recipe.prompt_ids(OVERVIEW_SIDE)
     alone.prompt(prompt, [(len(prompt) - 1 - OVERVIEW_SIDE**2, 0, OVERVIEW_SIDE)])
     begin = len(prompt)
     recipe.add_locate(alone, next(c for c in POOL[0].cards if c.colour in _words(recipe, whole)), 1.0)
-    single = batch_trees([alone], [OVERVIEW_SIDE**2], 0)
-    by_itself = recipe.forward(single, visual)
+    single = batch_trees([alone], pad_id=0)
+    by_itself = recipe.forward(single, seen)
     num = single.token_ids.shape[1] - begin
     assert torch.equal(whole.token_ids[0, begin : begin + num], single.token_ids[0, begin:])
     torch.testing.assert_close(together[0, begin : begin + num], by_itself[0, begin:], rtol=1e-4, atol=1e-4)
 
 
-def _words(recipe: Recipe, batch: object) -> str:
+def _words(recipe: Recipe, batch: TreeBatch) -> str:
     """The first question of the tree."""
-    ids = batch.token_ids[0].tolist()  # type: ignore[attr-defined]
+    ids = batch.token_ids[0].tolist()
     return recipe.tokenizer.decode(ids[len(recipe.prompt_ids(OVERVIEW_SIDE)) :][:4])
 
 
@@ -48,9 +47,11 @@ def test_positions_are_those_of_the_model(recipe: Recipe) -> None:
     prompt = recipe.prompt_ids(OVERVIEW_SIDE)
     tree.prompt(prompt, [(len(prompt) - 1 - OVERVIEW_SIDE**2, 0, OVERVIEW_SIDE)])
     ids = torch.tensor([tree.token_ids])
-    is_image = (ids == recipe.model.config.image_token_id).long()
+    is_image = (ids == recipe.module.config.image_token_id).long()
     side = 2 * OVERVIEW_SIDE
-    expected, _ = recipe.model.model.get_rope_index(ids, mm_token_type_ids=is_image, image_grid_thw=torch.tensor([[1, side, side]]))
+    expected, _ = recipe.module.model.get_rope_index(
+        ids, mm_token_type_ids=is_image, image_grid_thw=torch.tensor([[1, side, side]])
+    )
     assert torch.equal(torch.tensor(tree.positions).T, expected[:, 0])
 
 
@@ -69,7 +70,10 @@ def test_a_turned_scene_keeps_its_cards_under_their_boxes() -> None:
     for scene in POOL * 4:
         new = turned(scene, rng)
         for old_card, card in zip(scene.cards, new.cards, strict=True):
-            assert np.abs(_colour(scene.overview, old_card.overview_box) - _colour(new.overview, card.overview_box)).max() < 25
+            assert (
+                np.abs(_colour(scene.overview, old_card.overview_box) - _colour(new.overview, card.overview_box)).max()
+                < 25
+            )
 
 
 def _colour(overview: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
@@ -81,12 +85,14 @@ def _colour(overview: np.ndarray, box: tuple[float, float, float, float]) -> np.
 def test_call_boxes_are_boxes_of_the_overview_and_badly_aimed() -> None:
     rng = np.random.default_rng(3)
     card = POOL[0].cards[0]
-    boxes = np.array([call_box(card, rng) for _ in range(2000)])
+    boxes = np.array([call_box(card, 0.85, rng) for _ in range(2000)])
     assert (boxes[:, 0] < boxes[:, 2]).all() and (boxes[:, 1] < boxes[:, 3]).all()
     assert boxes.min() >= 0 and boxes.max() <= OVERVIEW_PX
     low, high = np.maximum(boxes[:, :2], card.overview_box[:2]), np.minimum(boxes[:, 2:], card.overview_box[2:])
     both = np.clip(high - low, 0, None).prod(axis=1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + np.prod(np.subtract(card.overview_box[2:], card.overview_box[:2]))
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + np.prod(
+        np.subtract(card.overview_box[2:], card.overview_box[:2])
+    )
     assert 0.15 < (both / (area - both)).mean() < 0.4
 
 
@@ -105,7 +111,13 @@ def test_no_example_shows_a_call_its_crop_and_the_right_answer(recipe: Recipe) -
     forest = recipe.scene_trees([POOL[0]] * 40, [POOL[1].cards[0]] * 40, rng)
     texts = [recipe.tokenizer.decode(row) for row in forest.batch.token_ids]
     assert all(text.count("<tool_response>") == 1 for text in texts)
-    weights = dict(zip(zip(forest.batch.target_rows.tolist(), forest.batch.target_columns.tolist(), strict=True), forest.batch.weights.tolist(), strict=True))
+    weights = dict(
+        zip(
+            zip(forest.batch.target_rows.tolist(), forest.batch.target_columns.tolist(), strict=True),
+            forest.batch.weights.tolist(),
+            strict=True,
+        )
+    )
     for row, column, _ in forest.spots.tolist():
         response = [c for (r, c) in weights if r == row and c >= column - 1]
         assert len(response) == 4  # `<answer>`, the digit, `</answer>`, the end: never the call before it

@@ -1,0 +1,45 @@
+"""Everything that a user can get wrong about a run, found before a folder is made or weights are read.
+
+Law: after `check_train` only the machine can fail (memory, disk, network); nothing is written here.
+"""
+
+from __future__ import annotations
+
+from visualzoom.algorithms.registry import ALGORITHMS
+from visualzoom.envs.registry import resolve
+from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.metrics import TRACKERS
+from visualzoom.training.models import model_folder
+from visualzoom.training.run_folder import check_run_folder
+from visualzoom.training.world import check_world, user_errors
+
+
+def check_train(config: TrainConfig) -> None:
+    """Look at every name, file and value of the config; the cheap ones first.
+
+    Raises:
+        UsageError: Something is wrong, with what was given, what is allowed and what to do.
+    """
+    check_run_folder(config)
+    check_world(config.world)
+    if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
+        with user_errors("--algorithm"):
+            resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
+    for name in config.report.tracker:
+        with user_errors("--tracker"):
+            if not callable(resolve(name, TRACKERS, kind="tracker")):
+                raise UsageError(f"--tracker {name}: this is no class that can be made with (run folder, first step)")
+    folder = model_folder(config.model)
+
+    import torch
+
+    from visualzoom.agents.chat import open_renderer
+    from visualzoom.training.assemble import AGENTS, make_algorithm
+
+    if config.machine.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
+    make_algorithm(config.algorithm, config.algorithm_options)
+    with user_errors("--agent"):
+        resolve(config.agent, AGENTS, kind="agent")
+    with user_errors(f"--model {config.model}"):
+        open_renderer(folder)
