@@ -123,7 +123,9 @@ class FilePicture:
                 raise ImageError(f"{os.fspath(path)!r} can't be read: it is no regular file; check the path")
             with open(path, "rb") as file:
                 width_px, height_px = read_size(file, str(path))
-        except (OSError, ValueError) as problem:
+        except ImageError:
+            raise
+        except (OSError, ValueError) as problem:  # a ValueError: of a path that no file can have
             raise _cannot_open(path, problem) from problem
         object.__setattr__(self, "width_px", width_px)
         object.__setattr__(self, "height_px", height_px)
@@ -146,7 +148,9 @@ class FilePicture:
         try:
             with open(self.path, "rb") as file:
                 pixels = decode(file, str(self.path))
-        except (OSError, ValueError) as problem:
+        except ImageError:
+            raise
+        except (OSError, ValueError) as problem:  # a ValueError: of a path that no file can have
             raise _cannot_open(self.path, problem) from problem
         if pixels.shape[:2] != (self.height_px, self.width_px):
             raise ImageError(
@@ -157,9 +161,6 @@ class FilePicture:
 
 
 def _cannot_open(path: str | os.PathLike[str], problem: Exception) -> ImageError:
-    """The error itself if it is ours, else one that says that there is no such file."""
-    if isinstance(problem, ImageError):
-        return problem
     reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
     return ImageError(f"{os.fspath(path)!r} can't be read: {reason}; check the path")
 

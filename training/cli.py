@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as problem:
         print(f"visualzoom: {problem}", file=sys.stderr)
         return BAD_USAGE
+    except BrokenPipeError:  # who read our output has gone (`| head`): Python must not try to flush it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED
     except OSError as problem:  # a full disk or a folder that may not be written, wherever it was met
         print(f"visualzoom: {problem}. Checkpoints saved before are whole.", file=sys.stderr)
         return BAD_USAGE

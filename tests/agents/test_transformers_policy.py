@@ -16,7 +16,6 @@ from visualzoom.agents.model_testing import (
     BANNED_IDS,
     FAMILIES,
     STOP_IDS,
-    VOCABULARY,
     observe,
     open_ledger,
     random_image,
@@ -60,8 +59,8 @@ def play_two_turns(policy: TransformersPolicy, siblings: int = 5, temperature: f
     return ledgers
 
 
-def recomputed(policy: TransformersPolicy, ledger: TokenLedger, temperature: float = 1.0) -> list[float]:
-    """Log-probabilities of the sampled tokens by one plain forward of the whole history."""
+def distributions(policy: TransformersPolicy, ledger: TokenLedger, temperature: float = 1.0) -> torch.Tensor:
+    """Log-probabilities [T, V] of what follows each token, by one plain forward of the whole history."""
     model = policy.model
     spans = ledger.image_spans
     with torch.no_grad():
@@ -70,12 +69,17 @@ def recomputed(policy: TransformersPolicy, ledger: TokenLedger, temperature: flo
             visual = visual_of(model.encode(ledger.images), [(0, span) for span in spans], model.device)
         positions = torch.from_numpy(np.array(model.positions(ledger.num_tokens, spans)))[:, None]
         hidden = model.hidden(torch.tensor([ledger.token_ids]), positions, visual=visual)[0]
-        logprobs = model.logprobs(hidden, model.ban(BANNED_IDS), temperature)
-    return [
-        float(logprobs[i - 1, token])
-        for i, (token, known) in enumerate(zip(ledger.token_ids, ledger.logprobs, strict=True))
-        if known is not None
-    ]
+        return model.logprobs(hidden, model.ban(BANNED_IDS), temperature)
+
+
+def sampled_places(ledger: TokenLedger) -> list[int]:
+    return [i for i, logprob in enumerate(ledger.logprobs) if logprob is not None]
+
+
+def recomputed(policy: TransformersPolicy, ledger: TokenLedger, temperature: float = 1.0) -> list[float]:
+    """Log-probabilities of the sampled tokens."""
+    logprobs = distributions(policy, ledger, temperature)
+    return [float(logprobs[i - 1, ledger.token_ids[i]]) for i in sampled_places(ledger)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -87,6 +91,24 @@ def test_behaviour_logprobs_are_those_of_a_plain_forward(family: str, temperatur
         np.testing.assert_allclose(sampled, recomputed(policy, ledger, temperature or 1.0), atol=1e-5, rtol=1e-5)
 
 
+def test_each_token_is_drawn_by_a_number_of_its_own() -> None:
+    policy = make_policy()
+    requests = make_requests([PROMPTS[0]] * 12, first_seed=40)
+    for request, completion in zip(requests, policy.generate(requests, Sampling(max_tokens=8)), strict=True):
+        ledger = request.ledger.with_completion(completion)
+        numbers = torch.from_numpy(uniforms([request.seed], 8)[0])
+        before = torch.tensor(sampled_places(ledger)) - 1
+        assert draw(distributions(policy, ledger)[before], numbers[: len(before)]).tolist() == [*completion.token_ids]
+
+
+def test_equal_tokens_with_other_images_are_another_history() -> None:
+    policy = make_policy()
+    requests = make_requests([open_ledger(1, random_image(seed, 2, 3), 8) for seed in (0, 1, 0, 1)])
+    for request, completion in zip(requests, policy.generate(requests, Sampling(max_tokens=4)), strict=True):
+        expected = recomputed(policy, request.ledger.with_completion(completion))
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batching_sharing_and_keeping_change_no_token(family: str) -> None:
     together = play_two_turns(make_policy(family))
@@ -95,8 +117,7 @@ def test_batching_sharing_and_keeping_change_no_token(family: str) -> None:
     forgetful = make_policy(family)
     second = [ledger for ledger in together if ledger.turns[-1] == 1]
     for i, ledger in enumerate(second):  # each second turn again, alone and from nothing
-        start = ledger.turns.index(1)
-        first_sampled = next(k for k in range(start, ledger.num_tokens) if ledger.logprobs[k] is not None)
+        first_sampled = next(k for k in sampled_places(ledger) if ledger.turns[k] == 1)
         history = TokenLedger(
             token_ids=ledger.token_ids[:first_sampled],
             authors=ledger.authors[:first_sampled],
@@ -193,4 +214,3 @@ def test_draws_have_the_right_frequencies() -> None:
     tokens = draw(logprobs, torch.from_numpy(uniforms(range(20000), 1)[:, 0]))
     shares = torch.bincount(tokens, minlength=4) / 20000
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.0, 0.6, 0.3]), atol=0.02, rtol=0)
-    assert VOCABULARY > 4

@@ -71,10 +71,10 @@ def test_neither_call_nor_answer_is_nothing(reply: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *(
-            '{"name": "z", "arguments": {"bbox_2d": [0, 0, %s, 9]}}' % n
-            for n in ("NaN", "Infinity", "-Infinity", "1e400")
-        ),
+        '{"name": "z", "arguments": {"bbox_2d": [0, 0, NaN, 9]}}',
+        '{"name": "z", "arguments": {"bbox_2d": [0, 0, Infinity, 9]}}',
+        '{"name": "z", "arguments": {"bbox_2d": [0, 0, -Infinity, 9]}}',
+        '{"name": "z", "arguments": {"bbox_2d": [0, 0, 1e400, 9]}}',
         '{"name": "z", "name": "y", "arguments": {}}',
         '{"name": "z", "arguments": {"a": 1, "a": 2}}',
         '{"name": 3, "arguments": {}}',
@@ -88,7 +88,7 @@ def test_neither_call_nor_answer_is_nothing(reply: str) -> None:
         '{"name": "z", "arguments": {}} and more',
         "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
         "[" * 100_000,
-        '{"name": "z", "arguments": {"a": %s}}' % ("9" * 5000),
+        f'{{"name": "z", "arguments": {{"a": {"9" * 5000}}}}}',
         " " * (MAX_CALL_CHARACTERS + 1),
     ],
 )

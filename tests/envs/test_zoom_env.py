@@ -168,7 +168,9 @@ def test_one_image_more_than_allowed_truncates() -> None:
     env.reset()
     assert not env.step(call(1, 2, 30, 40))[3]
     assert not env.step(call(1, 2, 3))[3], "an error shows no image"
-    assert ended(env.step(call(1, 2, 30, 40))) == ("max_images", False, True)
+    step = env.step(call(1, 2, 30, 40))
+    assert ended(step) == ("max_images", False, True)
+    assert [result["error"] for result in step[4]["tool_results"]] == [None], "the call was made, its image not shown"
 
 
 def test_more_cells_than_allowed_truncate() -> None:

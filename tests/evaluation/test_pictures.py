@@ -75,11 +75,9 @@ def test_curves_are_drawn_from_any_part_of_a_run(tmp_path: Path, num_steps: int)
     rows: list[dict[str, object]] = [
         {"kind": "greedy", "step": 0, "accuracy": 0.1},
         {"kind": "forced", "step": 0, "accuracy": 0.4},
-        *(
-            {"kind": "train", "step": s, "accuracy": s / 30, "iou": None, "stop_answered": 1.0}
-            for s in range(num_steps)
-        ),
     ]
+    for step in range(num_steps):
+        rows.append({"kind": "train", "step": step, "accuracy": step / 30, "iou": None, "stop_answered": 1.0})
     given: list[dict[str, object]] = rows if num_steps else []
     path = draw_curves(given, tmp_path / "curves.png", title="a run", summary={})
     assert size_of(path) == (1375, 836)

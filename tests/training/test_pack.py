@@ -106,3 +106,10 @@ def test_nothing_to_learn_from_is_said() -> None:
         pack([reply(open_ledger(1, 8), [20])], [float("nan")], [0])
     with pytest.raises(ValueError, match="1 ledgers, 2 rewards"):
         pack([open_ledger(1, 8)], [1.0, 2.0], [0])
+
+
+def test_nothing_is_read_twice_and_the_last_sampled_token_not_at_all() -> None:
+    siblings = [reply(observe(reply(open_ledger(1, 8, 9), [20 + i, 2]), 13, 14), [22, 2]) for i in range(3)]
+    (stem,) = pack(siblings, [0.0] * 3, [0] * 3).stems
+    assert (stem.num_prefix, [branch.num_tail for branch in stem.branches]) == (3, [5, 5, 5])
+    assert (stem.num_tokens, stem.num_actions) == (18, 12)
