@@ -24,6 +24,15 @@ Segments = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tails:
+    """Some episodes of about the same length: one long one must not make all the others wide."""
+
+    tail_BL: Tensor  # [B, L'] int64, tails padded on the right
+    keys_BK: Tensor  # [B, L + L'] int64: the prompt of a tail, then the tail
+    mask: Tensor  # [B, 1, L', L + L'] additive
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
     """Prompts and the episodes that branch off them, all tokens in one row of length T without padding.
 
@@ -31,9 +40,7 @@ class Tree:
     """
 
     prefix_PL: Tensor  # [P, L] int64, prompts padded on the right
-    tail_BL: Tensor  # [B, L'] int64, tails padded on the right
-    tail_keys_BK: Tensor  # [B, L + L'] int64: the prompt of a tail, then the tail
-    tail_mask: Tensor  # [B, 1, L', L + L'] additive
+    tails: tuple[Tails, ...]
     restore_T: Tensor  # [T] int64: where each token stands in the flattened grids (prefixes, then tails)
 
 
@@ -140,12 +147,12 @@ def tree_attention(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale:
         scale=scale,
     )
     parts = [prefix.transpose(1, 2).flatten(0, 1)]
-    if tree.tail_BL.numel():
+    for tails in tree.tails:
         tail = scaled_dot_product(
-            _grid(query, tree.tail_BL),
-            _grid(key, tree.tail_keys_BK),
-            _grid(value, tree.tail_keys_BK),
-            mask=tree.tail_mask,
+            _grid(query, tails.tail_BL),
+            _grid(key, tails.keys_BK),
+            _grid(value, tails.keys_BK),
+            mask=tails.mask,
             causal=False,
             scale=scale,
         )

@@ -128,6 +128,7 @@ class TransformersPolicy:
         completions: dict[int, Completion] = {}
         resumed = [i for i, request in enumerate(requests) if self._resumable(request)]
         fresh = sorted(set(range(len(requests))) - set(resumed), key=lambda i: _history(requests[i].ledger))
+        resumed.sort(key=lambda i: self._num_unread(requests[i]))
         for indices, start in ((fresh, self._prefill), (resumed, self._resume)):
             for batch in self._batches(requests, indices, sampling.max_tokens):
                 rows = start([requests[i] for i in batch], sampling.max_tokens)
@@ -142,17 +143,24 @@ class TransformersPolicy:
         known = len(kept.token_ids)
         return known < len(request.ledger.token_ids) and request.ledger.token_ids[:known] == kept.token_ids
 
+    def _num_unread(self, request: GenerateRequest) -> int:
+        kept = self._kept.get(request.episode_id) if self._resumable(request) else None
+        return len(request.ledger.token_ids) - (0 if kept is None else len(kept.token_ids))
+
     def _batches(
         self, requests: Sequence[GenerateRequest], indices: Sequence[int], max_tokens: int
     ) -> Iterator[list[int]]:
+        """Shares of the budget; one request with much to read must not make the others' rows as wide."""
         batch: list[int] = []
-        longest = 0
+        longest = fewest = 0
         for i in indices:
-            length = len(requests[i].ledger.token_ids) + max_tokens
+            length, unread = len(requests[i].ledger.token_ids) + max_tokens, self._num_unread(requests[i])
             longest = max(longest, length)
-            if batch and longest * (len(batch) + 1) > self.budget_tokens:
+            if batch and (longest * (len(batch) + 1) > self.budget_tokens or unread > 2 * fewest + 8):
                 yield batch
                 batch, longest = [], length
+            if not batch:
+                fewest = unread
             batch.append(i)
         if batch:
             yield batch

@@ -25,6 +25,8 @@ def check_train(config: TrainConfig) -> None:
     if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
         with user_errors("--algorithm"):
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
+    if config.algorithm == "grpo" and config.learn.group_size < 2:
+        raise UsageError("--group-size 1: GRPO compares siblings; give at least 2, or --algorithm reinforce or ppo")
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_attention import Tree
+from visualzoom.agents.model_attention import Tails, Tree
 from visualzoom.training.pack import Branch, Stem
 
 
@@ -88,24 +88,49 @@ def _tree(
     stem_B: NDArray[np.int64],
     model: VLModel,
 ) -> Tree:
-    read = tail_lengths > 0  # a branch of one action reads nothing after the prompt
-    tail_starts, tail_lengths, stem_B = tail_starts[read], tail_lengths[read], stem_B[read]
     prefix_PL, prefix_real_PL = _ragged(prefix_starts, prefix_lengths)
-    tail_BL, tail_real_BL = _ragged(tail_starts, tail_lengths)
-    num_prefix, num_tail = prefix_PL.shape[1], tail_BL.shape[1]
+    num_places = prefix_PL.size
+    places = np.empty(int(prefix_lengths.sum() + tail_lengths.sum()), dtype=np.int64)
+    places[prefix_PL[prefix_real_PL]] = np.flatnonzero(prefix_real_PL)
+    tails: list[Tails] = []
+    for rows in _alike(tail_lengths):
+        tail_BL, real_BL = _ragged(tail_starts[rows], tail_lengths[rows])
+        places[tail_BL[real_BL]] = num_places + np.flatnonzero(real_BL)
+        num_places += tail_BL.size
+        tails.append(_tails(tail_BL, prefix_PL[stem_B[rows]], prefix_real_PL[stem_B[rows]], model))
+    return Tree(
+        prefix_PL=torch.from_numpy(prefix_PL).to(model.device),
+        tails=tuple(tails),
+        restore_T=torch.from_numpy(places).to(model.device),
+    )
+
+
+def _alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows in bins of about the same length; a row of no length is in none."""
+    bins: list[list[int]] = []
+    shortest = 0
+    for row in np.argsort(lengths, kind="stable").tolist():
+        length = int(lengths[row])
+        if length and (not bins or length > 2 * shortest + 8):
+            bins.append([])
+            shortest = length
+        if length:
+            bins[-1].append(row)
+    return [np.array(rows) for rows in bins]
+
+
+def _tails(
+    tail_BL: NDArray[np.int64], prefix_BL: NDArray[np.int64], prefix_real_BL: NDArray[np.bool_], model: VLModel
+) -> Tails:
+    num_prefix, num_tail = prefix_BL.shape[1], tail_BL.shape[1]
     seen = np.zeros((len(tail_BL), num_tail, num_prefix + num_tail), dtype=bool)
-    seen[:, :, :num_prefix] = prefix_real_PL[stem_B][:, None]
+    seen[:, :, :num_prefix] = prefix_real_BL[:, None]
     seen[:, :, num_prefix:] = np.tri(num_tail, dtype=bool)
     mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill_(torch.from_numpy(~seen), -torch.inf)
-    prefix_places = np.arange(prefix_PL.size).reshape(prefix_PL.shape)[prefix_real_PL]
-    tail_places = prefix_PL.size + np.arange(tail_BL.size).reshape(tail_BL.shape)[tail_real_BL]
-    device = model.device
-    return Tree(
-        prefix_PL=torch.from_numpy(prefix_PL).to(device),
-        tail_BL=torch.from_numpy(tail_BL).to(device),
-        tail_keys_BK=torch.from_numpy(np.concatenate([prefix_PL[stem_B], tail_BL], axis=1)).to(device),
-        tail_mask=mask[:, None].to(device),
-        restore_T=torch.from_numpy(np.concatenate([prefix_places, tail_places])).to(device),
+    return Tails(
+        tail_BL=torch.from_numpy(tail_BL).to(model.device),
+        keys_BK=torch.from_numpy(np.concatenate([prefix_BL, tail_BL], axis=1)).to(model.device),
+        mask=mask[:, None].to(model.device),
     )
 
 

@@ -7,16 +7,20 @@ float32, same number of threads). Nothing random is carried along: every step dr
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from typing import NoReturn
 
 from visualzoom.agents.pool import Job
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.envs.tasks import HELD_OUT_FIRST
 from visualzoom.evaluation.curves import draw_curves
 from visualzoom.evaluation.evaluate import Mode
-from visualzoom.training.config import TrainConfig
+from visualzoom.evaluation.measure import Measures
+from visualzoom.training.checks import check_train
+from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.metrics import read_metrics
-from visualzoom.training.pack import pack_played
+from visualzoom.training.pack import learnable, pack_played
 from visualzoom.training.progress import Progress, open_progress
 from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
@@ -36,6 +40,7 @@ def train(config: TrainConfig) -> Summary | None:
     Raises:
         UsageError: What was asked for can't be done; nothing was lost.
     """
+    check_train(config)
     run = open_training(config, open_run(config))
     state = run.state
     with StopRequest() as stop, open_progress(config.steps, first_step=state.step) as progress:
@@ -44,7 +49,7 @@ def train(config: TrainConfig) -> Summary | None:
         while state.step < config.steps and not stop.requested:
             began_s = time.perf_counter()
             played = play(run.agent, run.envs, draw_jobs(config, state.step))
-            batch = pack_played(played)
+            batch = pack_played(played) if any(map(learnable, played)) else give_up(run, played)
             values = run.learner.values(batch) if run.algorithm.needs_values else None
             advantages = run.algorithm.credit(batch.credit_in(values))
             report = run.learner.update(batch, advantages, run.algorithm, values)
@@ -68,6 +73,18 @@ def draw_jobs(config: TrainConfig, step: int) -> list[Job]:
     return group_jobs(indices, group_size=learn.group_size, seed=config.seed)
 
 
+def give_up(run: Run, played: Sequence[Played]) -> NoReturn:
+    """A step without anything to learn from is no chance: say how the episodes ended, and save what there is."""
+    run.save()
+    ends = Counter(one.episode.stop_reason.value for one in played)
+    problem = next((one.problem for one in played if one.problem is not None), None)
+    raise UsageError(
+        f"all {len(played)} episodes of step {run.state.step + 1} failed ({', '.join(f'{n} {end}' for end, n in ends.items())}"
+        f"{'' if problem is None else f', first: {problem}'}). After context_overflow raise --max-context-tokens; after "
+        f"env_error mend the environment or reward. Then go on with --resume {run.folder.path}"
+    )
+
+
 def examine_before(run: Run, progress: Progress) -> None:
     """Measure the untrained model once: greedy, sampled, and with its first reply forced to begin a call."""
     if run.state.before is None:
@@ -79,15 +96,21 @@ def examine_before(run: Run, progress: Progress) -> None:
 def keep(run: Run, played: Sequence[Played], *, stopping: bool) -> None:
     """Evaluate, save episodes and checkpoints when they are due."""
     step, report = run.state.step, run.config.report
+    last = step == run.config.steps
     best = False
-    if step % report.eval_every == 0:
-        accuracy = run.examine(Mode.GREEDY, report.eval_tasks).accuracy
-        best = accuracy > run.state.best_accuracy
-        run.state.best_accuracy = max(accuracy, run.state.best_accuracy)
+    if step % report.eval_every == 0 and not last:
+        best = is_best(run, run.examine(Mode.GREEDY, report.eval_tasks))
     if step % report.episodes_every == 0:
         run.save_episodes(played)
-    if best or stopping or step % report.checkpoint_every == 0 or step == run.config.steps:
+    if best or stopping or last or step % report.checkpoint_every == 0:
         run.save(best=best)
+
+
+def is_best(run: Run, measures: Measures) -> bool:
+    """Whether no greedy evaluation was better so far."""
+    best = measures.accuracy > run.state.best_accuracy
+    run.state.best_accuracy = max(measures.accuracy, run.state.best_accuracy)
+    return best
 
 
 def conclude(run: Run, progress: Progress) -> Summary:
@@ -96,6 +119,8 @@ def conclude(run: Run, progress: Progress) -> Summary:
     state = run.state
     assert state.before is not None and state.forced is not None  # `examine_before` came first
     last = run.checkpoints.latest()
+    if last is not None and is_best(run, after.greedy):
+        run.checkpoints.mark_best(last)
     summary = summarise(
         algorithm=run.config.algorithm,
         seed=run.config.seed,

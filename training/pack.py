@@ -137,12 +137,17 @@ def pack(
     )
 
 
+def learnable(one: Played) -> bool:
+    """Whether the episode has what learning needs: it did not fail, and a policy wrote in it."""
+    return one.ledger is not None and one.ledger.num_sampled > 0 and one.episode.reward is not None
+
+
 def pack_played(played: Sequence[Played]) -> Batch:
-    """Pack what a rollout gave: episodes of one task are a group; those without reward or tokens are dropped."""
+    """Pack what a rollout gave: episodes of one task are a group; those that can't be learned from are dropped."""
     whole = [
         (one.ledger, one.episode.reward.total, one.job.task_index)
         for one in played
-        if one.ledger is not None and one.episode.reward is not None
+        if one.ledger is not None and one.episode.reward is not None and learnable(one)
     ]
     if not whole:
         raise ValueError(f"all {len(played)} episodes failed; see their stop reasons")

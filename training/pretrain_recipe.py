@@ -56,16 +56,16 @@ class PretrainConfig:
     seed: int = 0
     num_scenes: int = 4000
     """Scenes in the pool."""
-    encoder_steps: int = 700
+    encoder_steps: int = 600
     """Steps of the vision tower alone, before anything else: after grounding they would destroy it."""
-    joint_steps: int = 3000
+    joint_steps: int = 2400
     scenes_per_step: int = 24
     crops_per_step: int = 20
     """Crops that are read as plain pictures, beside one a scene that is read as a tool's response."""
     learning_rate: float = 1.3e-3
     call_share: float = 0.3
     """Share of first replies that call the tool."""
-    aimed_share: float = 0.85
+    aimed_share: float = 0.9
     """Share of those calls whose box is near the card; at 0 reinforcement learning unlearns the tool."""
     num_threads: int = 1
 

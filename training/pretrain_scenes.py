@@ -115,7 +115,7 @@ def cut_crop(pooled: PooledCard, level: float, rng: np.random.Generator) -> Pixe
     card, glyph = pooled.card.box, pooled.card.marks[0].box
     card_side = card.right_px - card.left_px
     glyph_side = glyph.bottom_px - glyph.top_px
-    loose = card_side * rng.uniform(0.85, 1.7) * np.exp(rng.normal(0, 0.12, size=2))
+    loose = card_side * rng.uniform(0.85, 1.4) * np.exp(rng.normal(0, 0.12, size=2))
     side = (1 - level) * 2 * glyph_side + level * loose
     centre = (1 - level) * _centre(glyph) + level * (_centre(card) + rng.normal(0, 0.22, size=2) * card_side)
     slack = np.maximum(side / 2 - np.array([glyph.right_px - glyph.left_px, glyph_side]) / 2 - 1, 0)
@@ -148,8 +148,8 @@ def call_box(card: PooledCard, aimed_share: float, rng: np.random.Generator) -> 
     centre, side = np.array([left + right, top + bottom]) / 2, right - left
     if rng.random() >= aimed_share:
         centre = rng.uniform(0.1, 0.9, size=2) * OVERVIEW_PX
-    centre = centre + rng.normal(0, 0.35, size=2) * side
-    half = side * rng.uniform(0.9, 2.0, size=2) / 2
+    centre = centre + rng.normal(0, 0.3, size=2) * side
+    half = side * rng.uniform(1.0, 2.6, size=2) / 2
     low = np.clip(np.round(centre - half), 0, OVERVIEW_PX - 4)
     high = np.clip(np.round(centre + half), low + 4, OVERVIEW_PX)
     return [int(value) for value in (*low, *high)]

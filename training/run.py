@@ -191,6 +191,7 @@ def _learner(config: TrainConfig, opened: OpenModel, *, with_values: bool) -> Le
         opened.model,
         LearnerConfig(
             learning_rate=learn.learning_rate,
+            value_learning_rate=learn.value_learning_rate,
             warmup_steps=learn.warmup_steps,
             weight_decay=learn.weight_decay,
             max_grad_norm=learn.max_grad_norm,
@@ -205,11 +206,11 @@ def _learner(config: TrainConfig, opened: OpenModel, *, with_values: bool) -> Le
 
 
 def _metrics(config: TrainConfig, folder: RunFolder, checkpoint: Checkpoint | None) -> MetricsLog:
-    first = 0 if checkpoint is None else checkpoint.step
+    done = -1 if checkpoint is None else checkpoint.step  # without a checkpoint even the first evaluation is redone
     return MetricsLog(
         folder.metrics,
-        trackers=make_trackers(config.report.tracker, folder.path, first + 1),
-        after_step=None if config.resume is None else first,
+        trackers=make_trackers(config.report.tracker, folder.path, done + 1),
+        after_step=None if config.resume is None else done,
     )
 
 
