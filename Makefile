@@ -72,6 +72,7 @@ $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing visualzoom and its test tools into $(VENV): one to four minutes, once"
 	$(INSTALL) --editable ".[dev]"
+	$(RUN) pip install --no-deps trl==1.16.0  # only its data files: the stock chat templates that ours must equal
 	@mkdir -p $(VENV)/typing/visualzoom
 	@for folder in $(PACKAGES); do ln -sfn "$(CURDIR)/$$folder" $(VENV)/typing/visualzoom/$$folder; done
 	@touch $(VENV)/train.stamp $@

@@ -18,10 +18,10 @@ from visualzoom.envs.tools import ZoomIn
 ASSETS = Path(__file__).parent / "assets" / "tiny"
 """The shipped checkpoint."""
 
-SCOPE = (
-    "The built-in model reads one digit on a coloured card of a procedural scene and nothing else. "
-    "For photographs name a model of the hub, for example: --model Qwen/Qwen2.5-VL-3B-Instruct"
-)
+SCOPE = "The built-in model reads one digit on a coloured card of a procedural scene and nothing else."
+SCOPE_FAMILIES = ["digit"]
+SCOPE_QUESTIONS = r"What digit is on the \w+ card\?"
+"""Pattern of the questions that it understands."""
 PATCH_PX, MERGE = 14, 2
 FACTOR_PX = PATCH_PX * MERGE
 """Side of the square of pixels behind one visual token."""
@@ -34,10 +34,15 @@ def fixed_lines() -> list[str]:
     return [protocol.system([ZoomIn()]), f"\n{protocol.suffix}", protocol.shown + protocol.suffix]
 
 
+def id_of(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of a single token."""
+    (found,) = tokenizer(token, add_special_tokens=False)["input_ids"]
+    return int(found)
+
+
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """Text: 3 layers of width 128, 4 heads of 32. Vision: 3 layers of width 96, patches of 14 px merged 2x2."""
     vocabulary = -(-len(tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    token = tokenizer.convert_tokens_to_ids
     # At transformers' default of 0.02 grounding stayed on its plateau for hundreds of steps; 0.08 left it.
     initializer_range = 0.08
     return Qwen3VLConfig(
@@ -58,7 +63,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
                 "mrope_interleaved": True,
             },
             "tie_word_embeddings": True,
-            "pad_token_id": token("<|endoftext|>"),
+            "pad_token_id": id_of(tokenizer, "<|endoftext|>"),
         },
         vision_config={
             "depth": 3,
@@ -73,12 +78,11 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
             "deepstack_visual_indexes": [],
             "initializer_range": initializer_range,
         },
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
+        image_token_id=id_of(tokenizer, "<|image_pad|>"),
+        video_token_id=id_of(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=id_of(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=id_of(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=True,
-        initializer_range=initializer_range,
     )
 
 
@@ -104,7 +108,13 @@ def save_tiny(
     _write_json(folder / "preprocessor_config.json", image_processor)
     _write_json(folder / "video_preprocessor_config.json", video_processor)
     _write_json(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
-    _write_json(folder / "visualzoom.json", {"coordinate_frame": coordinate_frame, "scope": SCOPE})
+    note = {
+        "coordinate_frame": coordinate_frame,
+        "scope": SCOPE,
+        "scope_families": SCOPE_FAMILIES,
+        "scope_questions": SCOPE_QUESTIONS,
+    }
+    _write_json(folder / "visualzoom.json", note)
 
 
 def _write_json(path: Path, value: object) -> None:

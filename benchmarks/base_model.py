@@ -97,8 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     figures = figures_of(open_model(args.model, MachineConfig()), args.num_tasks)
     for name, value in figures.items():
-        low, high = BARS.get(name, (None, None))
-        bar = "" if low is None else f"   bar {low:.2f} to {high:.2f}   {'met' if low <= value <= high else 'MISSED'}"
+        bar = ""
+        if name in BARS:
+            low, high = BARS[name]
+            bar = f"   bar {low:.2f} to {high:.2f}   {'met' if low <= value <= high else 'MISSED'}"
         print(f"{name:18} {value:6.3f}{bar}")
     print(json.dumps(figures))
 

@@ -56,9 +56,9 @@ def main() -> None:
         summary = train(config)
     assert summary is not None
     names = ("tool_rate_before", "tool_rate_after", "iou_before", "greedy_accuracy_after", "sampled_accuracy_after")
-    figures = {name: float(summary.values()[name]) for name in names}
+    figures = {name: summary.values()[name] for name in names}
     for name, value in figures.items():
-        print(f"{name:26} {value:.3f}")
+        print(f"{name:26} {value}")
     print(json.dumps(figures))
 
 

@@ -55,6 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as problem:
         print(f"visualzoom: {problem}", file=sys.stderr)
         return BAD_USAGE
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.startswith("visualzoom"):
+            raise
+        print(
+            f"visualzoom: this command needs {problem.name}, which is not installed. "
+            'Install what training needs: pip install "visualzoom[train]"',
+            file=sys.stderr,
+        )
+        return BAD_USAGE
     except BrokenPipeError:  # who read our output has gone (`| head`): Python must not try to flush it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STOPPED

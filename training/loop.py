@@ -25,7 +25,7 @@ from visualzoom.training.progress import Progress, open_progress
 from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
 from visualzoom.training.stopping import StopRequest
-from visualzoom.training.summary import Evaluations, Summary, last_words, summarise
+from visualzoom.training.summary import Evaluations, Summary, last_words, own_name, summarise
 
 SEED_STRIDE = 1_000_003
 """Runs of different seeds begin at different tasks of an endless source."""
@@ -60,7 +60,7 @@ def train(config: TrainConfig) -> Summary | None:
             keep(run, played, stopping=stop.requested is not None)
         summary = conclude(run, progress) if state.step >= config.steps else None
     run.close()
-    words = f"Stopped after step {state.step}; to go on: visualzoom train --resume {run.folder.path}"
+    words = f"Stopped after step {state.step}; to go on: {own_name()} train --resume {run.folder.path}"
     print(words if summary is None else last_words(summary, run.folder), flush=True)
     return summary
 
@@ -76,12 +76,13 @@ def draw_jobs(config: TrainConfig, step: int) -> list[Job]:
 def give_up(run: Run, played: Sequence[Played]) -> NoReturn:
     """A step without anything to learn from is no chance: say how the episodes ended, and save what there is."""
     run.save()
-    ends = Counter(one.episode.stop_reason.value for one in played)
-    problem = next((one.problem for one in played if one.problem is not None), None)
+    counts = Counter(one.episode.stop_reason.value for one in played)
+    ends = ", ".join(f"{count} {end}" for end, count in counts.items())
+    problem = next((f"; the first: {one.problem}" for one in played if one.problem is not None), "")
     raise UsageError(
-        f"all {len(played)} episodes of step {run.state.step + 1} failed ({', '.join(f'{n} {end}' for end, n in ends.items())}"
-        f"{'' if problem is None else f', first: {problem}'}). After context_overflow raise --max-context-tokens; after "
-        f"env_error mend the environment or reward. Then go on with --resume {run.folder.path}"
+        f"all {len(played)} episodes of step {run.state.step + 1} failed ({ends}{problem}). After context_overflow "
+        "raise --max-context-tokens; after env_error mend the environment, reward or tool. Then go on with "
+        f"--resume {run.folder.path}"
     )
 
 

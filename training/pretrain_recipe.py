@@ -263,12 +263,12 @@ class Recipe:
 
     def draw_scene(self, rng: np.random.Generator) -> PooledScene:
         """Any scene of the pool, turned at random."""
-        return turned(self.pool[rng.integers(len(self.pool))], rng)
+        return turned(self.pool[int(rng.integers(len(self.pool)))], rng)
 
     def draw_card(self, rng: np.random.Generator) -> PooledCard:
         """Any card of the pool."""
-        cards = self.pool[rng.integers(len(self.pool))].cards
-        return cards[rng.integers(len(cards))]
+        cards = self.pool[int(rng.integers(len(self.pool)))].cards
+        return cards[int(rng.integers(len(cards)))]
 
     def encoder_step(self, rng: np.random.Generator) -> dict[str, float]:
         """The vision tower alone learns to read and to find, through linear heads that are thrown away."""
@@ -316,7 +316,9 @@ class Recipe:
     def reads(self, forest: Forest, hidden: Tensor) -> Tensor:
         """Whether the most likely digit is the right one at each place where a digit is read."""
         rows, columns, digits = forest.spots.T
-        return self.module.lm_head(hidden[rows, columns])[:, self.number_ids[:10]].argmax(-1) == digits
+        logits: Tensor = self.module.lm_head(hidden[rows, columns])
+        guessed: Tensor = logits[:, self.number_ids[:10]].argmax(-1)
+        return guessed.eq(digits)
 
     def token_losses(self, batch: TreeBatch, hidden: Tensor) -> dict[str, Tensor]:
         """Mean over trees of the weighted cross-entropy of coordinates and of words."""

@@ -69,14 +69,14 @@ class Tree:
         return begin
 
     def _lay(self, token_ids: Sequence[int], images: Sequence[tuple[int, int, int]], *, start: int) -> None:
-        cells = {}
+        cells: dict[int, tuple[int, int, int]] = {}
         for offset, index, side in images:
             self.images.append((len(self.token_ids) + offset, index, side**2))
             cells |= {offset + i * side + j: (i, j, side) for i in range(side) for j in range(side)}
         position = start
         for offset, token_id in enumerate(token_ids):
             i, j, side = cells.get(offset, (0, 0, 0))
-            self.positions.append((position, position + i, position + j) if side else (position,) * 3)
+            self.positions.append((position, position + i, position + j) if side else (position, position, position))
             if not side:
                 position += 1
             elif i == j == side - 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def summarise(
 
 def last_words(summary: Summary, folder: RunFolder) -> str:
     """What happened and what to look at next, for a person."""
-    s = summary
+    s, program = summary, own_name()
     return "\n".join(
         (
             "",
@@ -109,11 +110,17 @@ def last_words(summary: Summary, folder: RunFolder) -> str:
             "Look next at:",
             f"  {folder.curves}   the curves",
             f"  {folder.episodes}   what the model saw and said, with its boxes drawn",
-            f"  visualzoom eval --model {folder.path}",
-            f"  visualzoom train --resume {folder.path} --steps {2 * s.updates}   to go on",
-            f"  tensorboard --logdir {folder.path}",
+            f"  {program} eval --model {folder.path}",
+            f"  {program} train --resume {folder.path} --steps {2 * s.updates}   to go on",
+            f"  {program.removesuffix('visualzoom')}tensorboard --logdir {folder.path}",
         )
     )
+
+
+def own_name() -> str:
+    """How the user called this program, so that a command that is printed can be copied."""
+    called = sys.argv[0]
+    return called if Path(called).name == "visualzoom" and not Path(called).is_absolute() else "visualzoom"
 
 
 def _overlap(iou: float) -> str:

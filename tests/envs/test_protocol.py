@@ -17,7 +17,7 @@ PROTOCOL = DeepEyesV2()
 TAGS = ("<tool_call>", "</tool_call>", "<answer>", "</answer>", "<think>", '{"name": "x", "arguments": {}}', "[", "NaN")
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-words = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+words = st.text(st.characters(codec="utf-8"), max_size=20)
 leaves = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | finite | words
 values = st.recursive(leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(words, v, max_size=3), max_leaves=8)
 calls = st.builds(ToolCall, name=words, arguments=st.dictionaries(words, values, max_size=4))

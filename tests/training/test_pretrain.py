@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from visualzoom.envs.records import Pixels
 from visualzoom.envs.scenes import DigitScenes
 from visualzoom.training.pretrain_recipe import OVERVIEW_SIDE, PretrainConfig, Recipe
 from visualzoom.training.pretrain_rows import Tree, TreeBatch, batch_trees, soft_targets
-from visualzoom.training.pretrain_scenes import OVERVIEW_PX, call_box, cut_crop, cut_exact, pool_scene, turned
+from visualzoom.training.pretrain_scenes import OVERVIEW_PX, Sides, call_box, cut_crop, cut_exact, pool_scene, turned
 
 POOL = [pool_scene(DigitScenes(), index) for index in range(6)]
 
@@ -39,7 +41,7 @@ def test_a_branch_is_computed_as_if_it_stood_alone(recipe: Recipe) -> None:
 def _words(recipe: Recipe, batch: TreeBatch) -> str:
     """The first question of the tree."""
     ids = batch.token_ids[0].tolist()
-    return recipe.tokenizer.decode(ids[len(recipe.prompt_ids(OVERVIEW_SIDE)) :][:4])
+    return str(recipe.tokenizer.decode(ids[len(recipe.prompt_ids(OVERVIEW_SIDE)) :][:4]))
 
 
 def test_positions_are_those_of_the_model(recipe: Recipe) -> None:
@@ -76,10 +78,11 @@ def test_a_turned_scene_keeps_its_cards_under_their_boxes() -> None:
             )
 
 
-def _colour(overview: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Of a corner-free ring of the card would be best; its median does."""
+def _colour(overview: Pixels, box: Sides) -> NDArray[np.float64]:
+    """The median does not see the writing."""
     left, top, right, bottom = (round(v) for v in box)
-    return np.median(overview[top + 1 : bottom - 1, left + 1 : right - 1].reshape(-1, 3), axis=0)
+    inside = overview[top + 1 : bottom - 1, left + 1 : right - 1]
+    return np.asarray(np.median(inside.reshape(-1, 3), axis=0), dtype=np.float64)
 
 
 def test_call_boxes_are_boxes_of_the_overview_and_badly_aimed() -> None:
