@@ -11,7 +11,6 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from visualzoom.agents.tiny_tokenizer import CHAT_TEMPLATE
 from visualzoom.envs.protocol import DeepEyesV2
 from visualzoom.envs.tools import ZoomIn
 
@@ -107,7 +106,6 @@ def save_tiny(
     video_processor = image_processor | {"video_processor_type": "Qwen3VLVideoProcessor"}
     _write_json(folder / "preprocessor_config.json", image_processor)
     _write_json(folder / "video_preprocessor_config.json", video_processor)
-    _write_json(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
     note = {
         "coordinate_frame": coordinate_frame,
         "scope": SCOPE,

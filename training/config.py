@@ -151,7 +151,7 @@ class MachineConfig:
 class ReportConfig:
     """What is measured and kept. None of it changes what is learned."""
 
-    eval_every: int = 20
+    eval_every: int = 10
     """Steps between greedy evaluations on unseen tasks; the best checkpoint is kept."""
     eval_tasks: int = 100
     """Unseen tasks of each of them."""
@@ -210,7 +210,7 @@ class TrainConfig:
     world: WorldConfig = field(default_factory=WorldConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     learn: LearnConfig = field(default_factory=LearnConfig)
-    machine: MachineConfig = field(default_factory=MachineConfig)
+    machine: MachineConfig = field(default_factory=lambda: MachineConfig(num_threads=1))
     report: ReportConfig = field(default_factory=ReportConfig)
 
     def __post_init__(self) -> None:
