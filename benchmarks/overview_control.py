@@ -15,8 +15,8 @@ from safetensors.torch import load_model
 from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.envs.scenes import DigitScenes
 from visualzoom.training.pretrain import POOL_FIRST
-from visualzoom.training.pretrain_recipe import OVERVIEW_SIDE, Forest, PretrainConfig, Recipe
-from visualzoom.training.pretrain_rows import Tree, batch_trees
+from visualzoom.training.pretrain_recipe import OVERVIEW_SIDE, PretrainConfig, Recipe
+from visualzoom.training.pretrain_rows import Forest, Tree, batch_trees
 from visualzoom.training.pretrain_scenes import PooledScene, build_pool
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from visualzoom.agents.tiny_model import save_tiny
+from visualzoom.training.config import UsageError
 from visualzoom.training.pretrain_recipe import CALL_BOX_WEIGHT, PretrainConfig, PretrainState, Recipe
 from visualzoom.training.pretrain_scenes import PooledScene, build_pool, cut_exact
+from visualzoom.training.stopping import StopRequest
 
 __all__ = ["POOL_FIRST", "PretrainConfig", "examine", "pretrain"]
 
@@ -21,11 +23,11 @@ POOL_FIRST = 2**33
 """Index of the first pretraining scene: apart from those that training and evaluation draw."""
 
 
-def pretrain(config: PretrainConfig, report: Callable[[str], None] = print) -> Path:
+def pretrain(config: PretrainConfig, report: Callable[[str], None] = print) -> Path | None:
     """Make a base model; goes on where a run in the same folder was cut short.
 
     Returns:
-        The folder of the finished checkpoint, `config.out / "model"`.
+        The folder of the finished checkpoint, `config.out / "model"`; None if it was asked to stop before.
     """
     torch.set_num_threads(config.num_threads)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -38,21 +40,30 @@ def pretrain(config: PretrainConfig, report: Callable[[str], None] = print) -> P
         _restore(recipe, saved)
         report(f"going on after step {recipe.state.step}")
     last = config.encoder_steps + config.joint_steps
-    while recipe.state.step < last:
-        began = time.perf_counter()
-        rng = np.random.default_rng([config.seed, recipe.state.step])
-        encoder = recipe.state.step < config.encoder_steps
-        metrics = recipe.encoder_step(rng) if encoder else recipe.joint_step(rng)
-        recipe.state.step += 1
-        recipe.state.seconds += time.perf_counter() - began
-        if recipe.state.step % 50 == 0 or recipe.state.step == last:
-            if not encoder:
-                metrics |= examine(recipe, unseen)
-            _report_step(recipe.state, last, metrics, report)
-        if recipe.state.step % 200 == 0 or recipe.state.step == last:
-            _save(recipe, saved)
+    with StopRequest() as stop:
+        while recipe.state.step < last and not stop.requested:
+            _take_step(recipe, unseen, last, report)
+            if recipe.state.step % config.save_every == 0 or recipe.state.step == last or stop.requested:
+                _save(recipe, saved)
+    if recipe.state.step < last:
+        report(f"stopped after step {recipe.state.step}; the same command goes on")
+        return None
     save_tiny(recipe.module, recipe.tokenizer, config.out / "model", coordinate_frame="shown_px")
+    report(f"the model is in {config.out / 'model'}")
     return config.out / "model"
+
+
+def _take_step(recipe: Recipe, unseen: Sequence[PooledScene], last: int, report: Callable[[str], None]) -> None:
+    state, config = recipe.state, recipe.config
+    began_s = time.perf_counter()
+    rng = np.random.default_rng([config.seed, state.step])
+    encoder = state.step < config.encoder_steps
+    metrics = recipe.encoder_step(rng) if encoder else recipe.joint_step(rng)
+    state.step += 1
+    state.seconds += time.perf_counter() - began_s
+    if state.step % config.report_every == 0 or state.step == last:
+        metrics |= {} if encoder else examine(recipe, unseen)
+        _report_step(state, last, metrics, report)
 
 
 def _report_step(state: PretrainState, last: int, metrics: dict[str, float], report: Callable[[str], None]) -> None:
@@ -67,12 +78,25 @@ def _report_step(state: PretrainState, last: int, metrics: dict[str, float], rep
 def _save(recipe: Recipe, path: Path) -> None:
     parts = {"model": recipe.module, "reader": recipe.reader, "finder": recipe.finder, "optimizer": recipe.optimizer}
     temporary = path.with_suffix(".tmp")
-    torch.save({name: part.state_dict() for name, part in parts.items()} | {"state": asdict(recipe.state)}, temporary)
+    weights = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(weights | {"state": asdict(recipe.state), "recipe": _recipe_of(recipe.config)}, temporary)
     temporary.replace(path)
+
+
+def _recipe_of(config: PretrainConfig) -> dict[str, object]:
+    """What decides the weights."""
+    return {name: value for name, value in asdict(config).items() if name not in ("out", "report_every", "save_every")}
 
 
 def _restore(recipe: Recipe, path: Path) -> None:
     saved = torch.load(path, weights_only=True)
+    now, then = _recipe_of(recipe.config), saved["recipe"]
+    for name in now:
+        if now[name] != then[name]:
+            raise UsageError(
+                f"{path.parent} was begun with {name} {then[name]}, and {now[name]} is asked for; "
+                f"give {then[name]} to go on with it, or another --out"
+            )
     recipe.module.load_state_dict(saved["model"])
     recipe.reader.load_state_dict(saved["reader"])
     recipe.finder.load_state_dict(saved["finder"])

@@ -19,15 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen3VLForConditionalGeneration
 
-from visualzoom.agents.model import Visual, VLModel
-from visualzoom.agents.model_vision import ImageFeatures
+from visualzoom.agents.model import VLModel
 from visualzoom.agents.records import ShownImage
 from visualzoom.agents.tiny_model import FACTOR_PX, PATCH_PX, fixed_lines, tiny_config
 from visualzoom.agents.tiny_tokenizer import CALL_BEGIN, CALL_END, MAX_NUMBER, build_tokenizer
 from visualzoom.envs.protocol import DeepEyesV2
 from visualzoom.envs.records import Pixels
 from visualzoom.envs.scenes import COLOURS, DigitScenes
-from visualzoom.training.pretrain_rows import Tree, TreeBatch, batch_trees, soft_targets
+from visualzoom.training.pretrain_rows import Forest, Seen, Tree, TreeBatch, batch_trees, soft_targets
 from visualzoom.training.pretrain_scenes import (
     CROP_PX,
     OVERVIEW_PX,
@@ -68,6 +67,10 @@ class PretrainConfig:
     aimed_share: float = 0.9
     """Share of those calls whose box is near the card; at 0 reinforcement learning unlearns the tool."""
     num_threads: int = 1
+    report_every: int = 50
+    """Steps between lines of progress, with an examination on unseen scenes."""
+    save_every: int = 200
+    """Steps between saves: what a run that was cut short goes on from."""
 
 
 @dataclass(kw_only=True)
@@ -87,40 +90,6 @@ class PretrainState:
         self.reading = 0.97 * self.reading + 0.03 * accuracy
         if self.reading > 0.8:
             self.level = min(1.0, self.level + 0.006)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Forest:
-    """A batch of trees, and where digits are read in it."""
-
-    batch: TreeBatch
-    spots: Tensor
-    """(tree, position whose next token is the digit, digit), [N, 3]."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    """Images of a step with their features."""
-
-    features: ImageFeatures
-    shown: tuple[ShownImage, ...]
-
-    def of(self, first: int, last: int, cells: int) -> Tensor:
-        """Rows of the images first to last, each of that many cells, [images, cells, width]."""
-        starts = torch.tensor([self.features.starts[image.key] for image in self.shown[first:last]])
-        return self.features.table_ND[starts[:, None] + torch.arange(cells)]
-
-    def visual(self, batch: TreeBatch) -> Visual:
-        """Where they stand in the trees."""
-        length = batch.token_ids.shape[1]
-        spots = sorted((row * length + column, index, cells) for row, column, index, cells in batch.images)
-        places = [np.arange(place, place + cells) for place, _, cells in spots]
-        rows = [self.features.starts[self.shown[index].key] + np.arange(cells) for _, index, cells in spots]
-        return Visual(
-            features=self.features,
-            places=torch.from_numpy(np.concatenate(places)),
-            rows=torch.from_numpy(np.concatenate(rows)),
-        )
 
 
 class Recipe:

@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visualzoom.agents.model import Visual
+from visualzoom.agents.model_vision import ImageFeatures
+from visualzoom.agents.records import ShownImage
+
 COORDINATE_SIGMA_PX = 0.8
 """Width of the bell over neighbouring coordinates: hard targets gave grounding no signal."""
 
@@ -138,3 +142,37 @@ def soft_targets(batch: TreeBatch, number_ids: Tensor, vocabulary: int) -> Tenso
     bell = torch.softmax(-0.5 * (distance / COORDINATE_SIGMA_PX) ** 2, dim=-1)
     soft[(~one_token).nonzero(), number_ids[None]] = bell
     return soft
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forest:
+    """A batch of trees, and where digits are read in it."""
+
+    batch: TreeBatch
+    spots: Tensor
+    """(tree, position whose next token is the digit, digit), [N, 3]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """Images of a step with their features."""
+
+    features: ImageFeatures
+    shown: tuple[ShownImage, ...]
+
+    def of(self, first: int, last: int, cells: int) -> Tensor:
+        """Rows of the images first to last, each of that many cells, [images, cells, width]."""
+        starts = torch.tensor([self.features.starts[image.key] for image in self.shown[first:last]])
+        return self.features.table_ND[starts[:, None] + torch.arange(cells)]
+
+    def visual(self, batch: TreeBatch) -> Visual:
+        """Where they stand in the trees."""
+        length = batch.token_ids.shape[1]
+        spots = sorted((row * length + column, index, cells) for row, column, index, cells in batch.images)
+        places = [np.arange(place, place + cells) for place, _, cells in spots]
+        rows = [self.features.starts[self.shown[index].key] + np.arange(cells) for _, index, cells in spots]
+        return Visual(
+            features=self.features,
+            places=torch.from_numpy(np.concatenate(places)),
+            rows=torch.from_numpy(np.concatenate(rows)),
+        )

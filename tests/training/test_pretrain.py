@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from visualzoom.envs.records import Pixels
 from visualzoom.envs.scenes import DigitScenes
+from visualzoom.training.config import UsageError
+from visualzoom.training.pretrain import pretrain
 from visualzoom.training.pretrain_recipe import OVERVIEW_SIDE, PretrainConfig, Recipe
 from visualzoom.training.pretrain_rows import Tree, TreeBatch, batch_trees, soft_targets
 from visualzoom.training.pretrain_scenes import OVERVIEW_PX, Sides, call_box, cut_crop, cut_exact, pool_scene, turned
@@ -124,3 +131,27 @@ def test_no_example_shows_a_call_its_crop_and_the_right_answer(recipe: Recipe) -
     for row, column, _ in forest.spots.tolist():
         response = [c for (r, c) in weights if r == row and c >= column - 1]
         assert len(response) == 4  # `<answer>`, the digit, `</answer>`, the end: never the call before it
+
+
+class PowerCut(Exception):
+    """Somebody pulled the plug."""
+
+
+def cut_after(step: int, words: str) -> None:
+    if words.startswith(f"step {step}/"):
+        raise PowerCut
+
+
+def test_a_recipe_that_is_cut_short_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    few = PretrainConfig(num_scenes=6, encoder_steps=1, joint_steps=3, scenes_per_step=2, report_every=1, save_every=1)
+    whole, cut = replace(few, out=tmp_path / "whole"), replace(few, out=tmp_path / "cut")
+    finished = pretrain(whole, report=lambda words: None)
+    with pytest.raises(PowerCut):
+        pretrain(cut, report=partial(cut_after, 3))
+    resumed = pretrain(cut, report=lambda words: None)
+    assert finished is not None and resumed is not None
+    one, other = (load_file(folder / "model.safetensors") for folder in (finished, resumed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(UsageError, match="was begun with seed 0, and 1 is asked for"):
+        pretrain(replace(cut, seed=1), report=lambda words: None)
