@@ -93,8 +93,8 @@ class Renderer(Protocol):
     def family(self) -> str: ...
 
     @property
-    def factor_px(self) -> int:
-        """Side of the square of pixels behind one placeholder."""
+    def limits(self) -> ImageLimits:
+        """Sizes of the images that it takes."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -135,9 +135,8 @@ class ChatML:
         self._tokenizer = tokenizer
         self._tokenizer.add_special_tokens(list(self.own_marks))
         self._tokenizer.encode_special_tokens = True  # in plain text a special token is just letters
-        self._limits = limits
+        self.limits = limits
         self._ids = {mark: _id_of(tokenizer, mark) for mark in (*MARKS, *self.own_marks)}
-        self.factor_px = limits.factor_px
         self.stop_ids = tuple(_id_of(tokenizer, mark) for mark in self.stop_marks)
         self.banned_ids = _banned_ids(tokenizer, self.stop_ids, num_ids)
         self._plain = lru_cache(maxsize=512)(self._encode_plain)  # siblings ask for the same words
@@ -186,7 +185,7 @@ class ChatML:
         token_ids: list[int] = []
         spans: list[tuple[int, int]] = []
         words: list[str] = []
-        num_cells = iter([self._limits.num_cells(size) for size in image_sizes_px])
+        num_cells = iter([self.limits.num_cells(size) for size in image_sizes_px])
         for piece in (*self.joined([*pieces]), Mark()):
             if not isinstance(piece, Mark):
                 words.append(piece)

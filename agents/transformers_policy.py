@@ -31,6 +31,8 @@ class _Kept:
     cache: SlotCache
     row: int
     token_ids: tuple[int, ...]
+    images: tuple[str, ...]
+    """Keys of the images among these tokens."""
 
 
 @dataclass(kw_only=True)
@@ -89,6 +91,7 @@ class TransformersPolicy:
         stop_ids: Iterable[int],
         banned_ids: Iterable[int] = (),
         budget_tokens: int = 2**17,
+        kept_tokens: int = 2**18,
     ) -> None:
         """Wrap a model.
 
@@ -97,6 +100,8 @@ class TransformersPolicy:
             stop_ids: A reply ends with any of these.
             banned_ids: Never sampled: taken out before the softmax.
             budget_tokens: Slots of the cache that one batch may take; more requests go in several batches.
+            kept_tokens: Once so many slots are kept for later turns, further episodes are read again at their next
+                turn instead. Both bound memory and change nothing but rounding.
         """
         self.model = model
         self.stop_ids = frozenset(stop_ids)
@@ -104,10 +109,12 @@ class TransformersPolicy:
         if self.stop_ids & self.banned_ids:
             raise ValueError(f"ids {sorted(self.stop_ids & self.banned_ids)} are both stop ids and banned")
         self.budget_tokens = budget_tokens
+        self.kept_tokens = kept_tokens
         self._ban_V = model.ban(sorted(self.banned_ids))
         self._stop_ids = np.array(sorted(self.stop_ids), dtype=np.int64)
         self._version = 0
         self._kept: dict[str, _Kept] = {}
+        self._has_room = True
 
     @property
     def version(self) -> int:
@@ -131,6 +138,7 @@ class TransformersPolicy:
         resumed.sort(key=lambda i: self._num_unread(requests[i]))
         for indices, start in ((fresh, self._prefill), (resumed, self._resume)):
             for batch in self._batches(requests, indices, sampling.max_tokens):
+                self._has_room = self._num_kept_slots() < self.kept_tokens
                 rows = start([requests[i] for i in batch], sampling.max_tokens)
                 rows.requests = np.array(batch, dtype=np.int64)
                 completions |= self._decode(requests, rows, sampling)
@@ -140,8 +148,14 @@ class TransformersPolicy:
         kept = self._kept.get(request.episode_id)
         if kept is None:
             return False
-        known = len(kept.token_ids)
-        return known < len(request.ledger.token_ids) and request.ledger.token_ids[:known] == kept.token_ids
+        ledger, known = request.ledger, len(kept.token_ids)
+        if known >= len(ledger.token_ids) or ledger.token_ids[:known] != kept.token_ids:
+            return False
+        return tuple(span.image.key for span in ledger.image_spans if span.start < known) == kept.images
+
+    def _num_kept_slots(self) -> int:
+        caches = {id(kept.cache): kept.cache for kept in self._kept.values()}
+        return sum(cache.num_rows * cache.capacity_tokens for cache in caches.values())
 
     def _num_unread(self, request: GenerateRequest) -> int:
         kept = self._kept.get(request.episode_id) if self._resumable(request) else None
@@ -268,9 +282,12 @@ class TransformersPolicy:
     def _finish(
         self, request: GenerateRequest, cache: SlotCache, row: int, ids: list[int], logprobs: list[float]
     ) -> Completion:
-        """Keep the row for the next turn; its last token has not been read yet."""
+        """Keep the row for the next turn if there is room; its last token has not been read yet."""
         read = request.ledger.token_ids + tuple(ids[:-1])
-        self._kept[request.episode_id] = _Kept(cache=cache, row=row, token_ids=read)
+        images = tuple(span.image.key for span in request.ledger.image_spans)
+        self._kept.pop(request.episode_id, None)
+        if self._has_room:
+            self._kept[request.episode_id] = _Kept(cache=cache, row=row, token_ids=read, images=images)
         return Completion(
             token_ids=tuple(ids),
             logprobs=tuple(logprobs),

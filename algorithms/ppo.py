@@ -24,7 +24,7 @@ class PPO:
 
     clip: float = 0.2
     value_clip: float = 0.5
-    value_weight: float = 0.1  # small: the critic shares the policy's body and must not drive it
+    value_weight: float = 0.1  # small, for learners whose critic shares the policy's body; ours detaches it
     discount: float = 1.0
     decay: float = 1.0  # lambda of GAE: 1 trusts the rewards alone, 0 the critic alone
     num_epochs: int = 2

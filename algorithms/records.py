@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -52,6 +52,7 @@ class LossOutput:
     """Sums over this micro-batch divided by the global count: they add up as the loss does."""
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """A rule for credit and a loss. Satisfied by any class with these members; nothing to inherit."""
 

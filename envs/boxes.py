@@ -90,16 +90,6 @@ def area(box: Box) -> int:
     return max(0, box.right_px - box.left_px) * max(0, box.bottom_px - box.top_px)
 
 
-def clip(box: Box, width_px: int, height_px: int) -> Box:
-    """The part of the box inside the image; empty at the edge if there is none."""
-    return Box(
-        min(max(box.left_px, 0), width_px),
-        min(max(box.top_px, 0), height_px),
-        min(max(box.right_px, 0), width_px),
-        min(max(box.bottom_px, 0), height_px),
-    )
-
-
 def enlarge_inside(box: Box, min_side_px: int, width_px: int, height_px: int) -> Box:
     """The box with both sides at least `min_side_px`, or the image's side where that is less.
 

@@ -74,7 +74,8 @@ class TaskList:
 
         Raises:
             IndexError: There are not so many.
-            RowError: The file or a picture changed since it was opened, or rows were not checked.
+            RowError: The row or a picture changed since the file was opened, or rows were not checked.
+            DataError: The file can't be read any more.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path} has tasks 0 to {len(self) - 1}; {index} was asked for")

@@ -68,8 +68,10 @@ class ArrayPicture:
         return int(self.array.shape[0])
 
     def pixels(self) -> Pixels:
-        """The array, read-only."""
-        return self.array
+        """The array, read-only also where it has travelled: pickling forgets that."""
+        seen = self.array.view()
+        seen.flags.writeable = False
+        return seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +259,15 @@ def _opaque(image: Image.Image) -> Image.Image:
 @lru_cache(maxsize=65536)
 def _file_digest(path: Path, mtime_ns: int, size_bytes: int) -> str:
     """As of a `BytesPicture` of the same bytes; time and size stand here so that a changed file is read again."""
-    return _digest("encoded", path.read_bytes())
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: _hash("encoded")).hexdigest()
 
 
 def _digest(kind: str, data: bytes | memoryview) -> str:
-    digest = hashlib.blake2b(kind.encode(), digest_size=16)
+    digest = _hash(kind)
     digest.update(data)
     return digest.hexdigest()
+
+
+def _hash(kind: str) -> hashlib.blake2b:
+    return hashlib.blake2b(kind.encode(), digest_size=16)

@@ -1,22 +1,25 @@
 """The words between environment and policy, and their parsing. One protocol owns all the text both sides use.
 
-Law: `parse` gives an outcome for every text and never raises; `parse(render_call(c))` is `c` and
-`parse(render_answer(a))` is `a`. Role tokens are not known here (see agents/chat.py), nor images: they stand before
-the text of a turn.
+Law: `parse` gives an outcome for every text and never raises; `parse(render_call(c))` is `c`, whatever texts stand in
+it, and `parse(render_answer(a))` is `a` if no tag and no outer space stands in it. Role tokens are not known here (see
+agents/chat.py), nor images: they stand before the text of a turn.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from string import ascii_uppercase
+from typing import NoReturn, Protocol, runtime_checkable
 
 from visualzoom.envs.records import Task, ToolCall, ToolResult
 
 MAX_CALL_CHARACTERS = 4096
 MAX_DEPTH = 16
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
 class DescribedTool(Protocol):
@@ -35,6 +38,7 @@ class Parsed:
     """Why the call can't be read, as a sentence for the model."""
 
 
+@runtime_checkable
 class WordProtocol(Protocol):
     """A dialect: every word that environment and policy exchange."""
 
@@ -83,14 +87,11 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _depth(text: str) -> int:
-    """Deepest nesting of brackets, an upper bound of the depth of the JSON value; never recurses."""
+    """Deepest nesting of brackets outside strings: as deep as a reader of JSON can get; never recurses."""
     depth = deepest = 0
-    for character in text:
-        if character in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "]}":
-            depth -= 1
+    for token in _STRING_OR_BRACKET.findall(text):
+        depth += (token in "[{") - (token in "]}")
+        deepest = max(deepest, depth)
     return deepest
 
 
@@ -146,7 +147,9 @@ class DeepEyesV2:
 
     def question(self, task: Task) -> str:
         """The question, its lettered options if it has any, and how to reply."""
-        options = "".join(f"\n({letter}) {choice}" for letter, choice in zip(_letters(), task.choices, strict=False))
+        options = "".join(
+            f"\n({letter}) {choice}" for letter, choice in zip(ascii_uppercase, task.choices, strict=False)
+        )
         return f"{task.question}{options}\n{self.suffix}"
 
     def response(self, results: Sequence[ToolResult]) -> str:
@@ -172,8 +175,9 @@ class DeepEyesV2:
             return Parsed(bad_call=f"The tool call could not be read: {problem}.")
 
     def render_call(self, call: ToolCall) -> str:
-        """The call as the model is asked to write it."""
-        return f"<tool_call>{json.dumps({'name': call.name, 'arguments': dict(call.arguments)})}</tool_call>"
+        """The call as the model is asked to write it; a tag within its texts is escaped, as JSON allows."""
+        text = json.dumps({"name": call.name, "arguments": dict(call.arguments)}).replace("<", "\\u003c")
+        return f"<tool_call>{text}</tool_call>"
 
     def begin_call(self, tool: str, argument: str) -> str:
         """The rendered call, cut before its first number."""
@@ -182,10 +186,6 @@ class DeepEyesV2:
     def render_answer(self, answer: str) -> str:
         """The answer within its tags."""
         return f"<answer>{answer}</answer>"
-
-
-def _letters() -> Iterator[str]:
-    return iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def _between(text: str, opening: str, closing: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class Task:
         return self.pictures[0].width_px, self.pictures[0].height_px
 
 
+@runtime_checkable
 class TaskSource(Protocol):
     """An indexed family of tasks: the same index is the same task, for ever and in every process."""
 

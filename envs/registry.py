@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping
 
@@ -38,9 +39,26 @@ def resolve(name_or_value: object, known: Mapping[str, str], *, kind: str) -> ob
     return _imported(path, kind)
 
 
+def misfit(found: object, *, kind: str, needs: str) -> LookupError:
+    """The error of an object that was found, or given, and is not what was looked for."""
+    return LookupError(f"{found!r:.200} is no {kind}; it needs {needs}")
+
+
 def made(value: object) -> object:
-    """The value itself; of a class, an object made without arguments."""
-    return value() if isinstance(value, type) else value
+    """The value itself; of a class, an object made without arguments.
+
+    Raises:
+        LookupError: The class needs arguments.
+    """
+    if not isinstance(value, type):
+        return value
+    try:
+        inspect.signature(value).bind()
+    except TypeError as problem:
+        raise LookupError(
+            f"{value.__qualname__} can't be made without arguments ({problem}); give defaults to them, or an object"
+        ) from problem
+    return value()
 
 
 def _imported(path: str, kind: str) -> object:

@@ -1,7 +1,7 @@
 """Data files as numbered rows: JSONL by line offsets, parquet by row groups. No row is given a meaning here.
 
 Law: any row can be read at any time, in any order, in memory bounded by one row group or one line; a file of any bytes
-gives rows, `FieldError`s for single rows, or one `DataError` for the file. Row files pickle as their path.
+gives rows, `FieldError`s for single rows, or one `DataError` for the file. Row files pickle without rows or open files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from visualzoom.envs.row_schema import FieldError, Row
 
@@ -46,6 +46,7 @@ class RowFile(Protocol):
 
         Raises:
             FieldError: The row can't be read.
+            DataError: The file can't be read any more.
         """
 
     def scan(self) -> Iterator[Row | FieldError]:
@@ -77,9 +78,13 @@ class JsonlRows:
 
     def row(self, position: int) -> Row:
         """Parse one line."""
-        with self.path.open("rb") as file:
-            file.seek(self._offsets[position])
-            return _parsed(file.readline(MAX_LINE_BYTES + 1))
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offsets[position])
+                line = file.readline(MAX_LINE_BYTES + 1)
+        except OSError as problem:
+            raise DataError(f"{self.path} can't be read any more: {problem}") from problem
+        return _parsed(line)
 
     def scan(self) -> Iterator[Row | FieldError]:
         """Parse every line."""
@@ -90,11 +95,10 @@ class JsonlRows:
                 yield problem
 
 
-class _Line:
-    """Length of a line and whether anything but blanks stands in it."""
-
-    def __init__(self, num_bytes: int, is_text: bool) -> None:
-        self.num_bytes, self.is_text = num_bytes, is_text
+class _Line(NamedTuple):
+    num_bytes: int
+    is_text: bool
+    """Whether anything but blanks stands in it."""
 
 
 def _lines(file: Any) -> Iterator[_Line]:

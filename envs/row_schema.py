@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from string import ascii_uppercase
 
 from visualzoom.envs.images import BytesPicture, FilePicture, ImageError
 from visualzoom.envs.records import Box, Picture, Task
@@ -52,7 +53,7 @@ def shown(value: object) -> str:
         return f"{len(value)} bytes"
     if isinstance(value, Mapping):
         return f"an object with {len(value)} keys"
-    if isinstance(value, list) and len(value) > 8:
+    if isinstance(value, list) and (len(value) > 8 or any(isinstance(item, list | Mapping | bytes) for item in value)):
         return f"a list of {len(value)}"
     if isinstance(value, str):
         return repr(value if len(value) <= 80 else value[:77] + "...")
@@ -80,7 +81,7 @@ def _plain(row: Row, *, name: str, folder: Path) -> Task:
     pictures = _pictures(row, name=name, folder=folder)
     choices = _choices(row.get("choices"))
     answer = _answer(row, "answer", row.get("answer"))
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
+    letters = ascii_uppercase[: len(choices)]
     if choices and answer not in choices and (len(answer) != 1 or answer.upper() not in letters):
         raise FieldError.of("answer", answer, f"one of the choices or a letter from A to {letters[-1]}")
     return Task(

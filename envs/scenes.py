@@ -228,8 +228,10 @@ class DigitScenes:
         """Scenes of `size_px` square with one to `max_cards` cards, their sides a share of it.
 
         Raises:
-            ValueError: The size or the sides can't be drawn.
+            ValueError: The size, the number or the sides can't be drawn.
         """
+        if not 1 <= max_cards <= len(COLOURS):
+            raise ValueError(f"scenes of up to {max_cards} cards can't be drawn; choose 1 to {len(COLOURS)}")
         self.size_px = check_size(size_px)
         self.max_cards = max_cards
         self.side = check_side(side, size_px)

@@ -6,17 +6,18 @@ HELD_OUT_FIRST, evaluation HELD_OUT_FIRST and above; `endless` keeps that promis
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
 from visualzoom.envs.datasets import read_tasks
 from visualzoom.envs.records import Task, TaskSource
-from visualzoom.envs.registry import resolve
+from visualzoom.envs.registry import misfit, resolve
+from visualzoom.envs.row_files import READERS
 
 TASKS: dict[str, str] = {
     "absent": "visualzoom.envs.families:AbsentScenes",
@@ -44,17 +45,19 @@ def open_tasks(spec: TaskSpec, *, size_px: int | None = None, skip_bad_rows: boo
 
     Args:
         spec: "digit"; "digit:0.7,plain:0.3"; "tasks.jsonl" or "tasks.parquet"; "my_module:MyTasks"; tasks; a source.
-        size_px: Side of procedural scenes; their own default if None.
+        size_px: Side of scenes, for sources whose maker has such a parameter; their own default if None.
         skip_bad_rows: For data files, see `read_tasks`.
 
     Raises:
-        LookupError: No family has that name.
+        LookupError: No family has that name, or it is that of something else.
         ValueError: A weight or a size is out of range, or a data file can't be used.
     """
+    if isinstance(spec, str) and spec not in TASKS and os.path.isfile(spec):
+        spec = Path(spec)  # the name of a file may hold commas
     if isinstance(spec, os.PathLike):
         return read_tasks(spec, skip_bad_rows=skip_bad_rows)
     if not isinstance(spec, Sequence):
-        return spec
+        return _source(spec)
     if not isinstance(spec, str):
         return TaskTuple(spec)
     parts = [_weighted(item.strip()) for item in spec.split(",")]
@@ -74,12 +77,19 @@ def _weighted(item: str) -> tuple[str, float]:
 
 
 def _named(name: str, *, size_px: int | None, skip_bad_rows: bool) -> TaskSource:
-    if Path(name).suffix.lower() in (".jsonl", ".parquet"):
+    if Path(name).suffix.lower() in READERS:
         return read_tasks(name, skip_bad_rows=skip_bad_rows)
     found = resolve(name, TASKS, kind="task family")
     if callable(found):
-        found = found() if size_px is None else found(size_px=size_px)
-    return cast(TaskSource, found)
+        takes_size = size_px is not None and "size_px" in inspect.signature(found).parameters
+        found = found(size_px=size_px) if takes_size else found()
+    return _source(found)
+
+
+def _source(found: object) -> TaskSource:
+    if not isinstance(found, TaskSource):
+        raise misfit(found, kind="source of tasks", needs="num_tasks and task(index)")
+    return found
 
 
 class TaskTuple:
@@ -90,9 +100,13 @@ class TaskTuple:
 
         Raises:
             ValueError: There is none.
+            LookupError: One is no task.
         """
         if not tasks:
             raise ValueError("a sequence of tasks without a task; give at least one")
+        for task in tasks:
+            if not isinstance(task, Task):
+                raise misfit(task, kind="task", needs="to be a visualzoom.envs.Task")
         self._tasks = tuple(tasks)
 
     @property

@@ -2,7 +2,7 @@
 
 Law: every call gives an outcome; no arguments raise, and no box leaves the picture. Arguments are checked in three
 steps: finite numbers, bounded size and depth; then the tool's own argument class; then the tool's own sense.
-Messages never repeat text that the model wrote, so nothing of it (a role token, a tag) comes back as the world's words.
+Messages repeat no text of the model that could be more than words: no tag and no role token of it comes back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 
@@ -61,6 +61,7 @@ class Outcome:
     """To be shown, if it is no crop."""
 
 
+@runtime_checkable
 class Tool(Protocol):
     """A tool: its name, the class of its arguments, what it does. It keeps no state between calls."""
 
@@ -96,7 +97,7 @@ def run_call(call: ToolCall, tools: Sequence[Tool], sight: Sight) -> Outcome:
     if tool is None:
         hint = suggest(call.name[:100], names)
         return Outcome(
-            error="unknown_tool", message=f"There is no tool of that name; there is {', '.join(names)}.{hint}"
+            error="unknown_tool", message=f"There is no tool of that name; there is {', '.join(names) or 'none'}.{hint}"
         )
     return _refused(call.arguments) or _converted(call.arguments, tool, sight)
 

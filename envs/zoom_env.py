@@ -22,7 +22,7 @@ from visualzoom.envs.images import ArrayPicture
 from visualzoom.envs.open_episode import Limits, OpenEpisode, Shown, plain
 from visualzoom.envs.protocol import PROTOCOLS, Parsed, WordProtocol
 from visualzoom.envs.records import Box, Picture, Pixels, Reward, RewardFn, StopReason, Task, TaskSource, ToolResult
-from visualzoom.envs.registry import made, resolve, suggest
+from visualzoom.envs.registry import made, misfit, resolve, suggest
 from visualzoom.envs.render import with_boxes
 from visualzoom.envs.spaces import ImageTuple, UnicodeText
 from visualzoom.envs.tasks import HELD_OUT_FIRST, open_tasks
@@ -82,7 +82,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
             render_mode: None or "rgb_array".
 
         Raises:
-            LookupError: A name is not known.
+            LookupError: A name is not known, or is that of something else.
             ValueError: A limit or the render mode is out of range.
         """
         modes = self.metadata["render_modes"]
@@ -97,9 +97,9 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         self.tasks: TaskSource = open_tasks(tasks)
         self.reward = _reward(reward)
         self.tools = _tools(tools)
-        self.protocol = cast(WordProtocol, made(resolve(protocol, PROTOCOLS, kind="protocol")))
-        self.view = cast(ViewRule, resolve(view, VIEWS, kind="view rule"))
-        self.crop = cast(ViewRule, resolve(crop, VIEWS, kind="view rule"))
+        self.protocol = _protocol(protocol)
+        self.view = _view_rule(view)
+        self.crop = _view_rule(crop)
         self.store = default_store() if store is None else store
         self.render_mode = render_mode
         self.system = self.protocol.system(self.tools)
@@ -201,8 +201,8 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
             return chosen
         if chosen is None:
             chosen = self.np_random.integers(self.tasks.num_tasks or HELD_OUT_FIRST)
-        if isinstance(chosen, bool) or not isinstance(chosen, int | np.integer):
-            raise ValueError(f"the option 'task' is {chosen!r}; give an index or a Task")
+        if isinstance(chosen, bool) or not isinstance(chosen, int | np.integer) or chosen < 0:
+            raise ValueError(f"the option 'task' is {chosen!r}; give an index from 0 on or a Task")
         return self.tasks.task(int(chosen))
 
     def _current(self) -> OpenEpisode:
@@ -292,17 +292,41 @@ def _whole(text: str) -> str:
 
 def _tools(tools: str | Tool | Sequence[str | Tool]) -> tuple[Tool, ...]:
     given = tools if isinstance(tools, Sequence) and not isinstance(tools, str) else [tools]
-    found = tuple(cast(Tool, made(resolve(tool, TOOLS, kind="tool"))) for tool in given)
+    found = tuple(_tool(tool) for tool in given)
     names = [tool.name for tool in found]
     if len(set(names)) < len(names):
         raise ValueError(f"two tools have one name: {', '.join(names)}; give each its own")
     return found
 
 
+def _tool(tool: str | Tool) -> Tool:
+    found = made(resolve(tool, TOOLS, kind="tool"))
+    if not isinstance(found, Tool):
+        raise misfit(found, kind="tool", needs="name, arguments, schema() and run()")
+    return found
+
+
+def _protocol(protocol: str | WordProtocol) -> WordProtocol:
+    found = made(resolve(protocol, PROTOCOLS, kind="protocol"))
+    if not isinstance(found, WordProtocol):
+        raise misfit(found, kind="protocol", needs="the methods of visualzoom.envs.WordProtocol")
+    return found
+
+
+def _view_rule(rule: str | ViewRule) -> ViewRule:
+    found = resolve(rule, VIEWS, kind="view rule")
+    if not isinstance(found, ViewRule):
+        raise misfit(found, kind="view rule", needs="to be a visualzoom.envs.ViewRule")
+    return found
+
+
 def _reward(reward: str | RewardFn) -> RewardFn:
     """The rewards have a registry of their own; a text names it here, for an environment knows no reward."""
     known = cast("Mapping[str, str]", resolve("visualzoom.rewards:REWARDS", {}, kind="registry"))
-    return cast(RewardFn, made(resolve(reward, known, kind="reward")))
+    found = made(resolve(reward, known, kind="reward"))
+    if not callable(found):
+        raise misfit(found, kind="reward", needs="to be called with an Episode")
+    return cast(RewardFn, found)
 
 
 def _checked(reward: object, rule: RewardFn) -> Reward:

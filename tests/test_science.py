@@ -39,10 +39,10 @@ def test_a_control_trained_with_true_labels_on_overviews_stays_at_chance() -> No
 
 
 @pytest.mark.slow
-def test_with_ungrounded_calls_the_tool_is_unlearned() -> None:
-    found = figures("unlearning.py")
-    assert found["tool_rate_before"] > 0.1
-    assert found["tool_rate_after"] < found["tool_rate_before"] / 2
+def test_with_meaningless_calls_the_tool_is_unlearned_with_and_without_a_bonus() -> None:
+    for found in figures("unlearning.py").values():
+        assert found["tool_rate_before"] > 0.05
+        assert found["tool_rate_after"] < found["tool_rate_before"] / 2
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def _ask(config: AskConfig, world: WorldConfig, task: Task) -> Episode:
 
     quiet_loading()
     opened = open_model(config.model, config.machine)
-    make_env = env_maker(world, TaskTuple([task]), factor_px=opened.renderer.factor_px)
+    make_env = env_maker(world, TaskTuple([task]), limits=opened.renderer.limits)
     policy = settings_of(config.model, opened.folder).policy
     temperature = 1.0 if config.sampled else 0.0
     sampling = Sampling(temperature=temperature, max_tokens=policy.max_tokens)

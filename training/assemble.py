@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import msgspec
 import torch
 
 from visualzoom.agents.agent import VLMAgent
@@ -30,6 +31,7 @@ from visualzoom.training.world import user_errors
 
 AGENTS: dict[str, str] = {"vlm": "visualzoom.agents.agent:VLMAgent"}
 """Agents that can be trained: made as `VLMAgent` is, and keeping a `TokenLedger` of every episode."""
+SIDE_FILES = ("*.json", "*.jinja", "*.txt")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -41,6 +43,9 @@ class OpenModel:
     renderer: Renderer
     folder: Path
     """Where weights and tokenizer were read from."""
+    side_files: Mapping[str, bytes]
+    """Tokenizer, chat template, image processor. Held here, because the folder may be gone when a checkpoint is
+    written: a resumed run prunes the one that it was read from."""
 
     def policy(self) -> TransformersPolicy:
         """A policy that shares the weights."""
@@ -59,7 +64,12 @@ def open_model(name: str, machine: MachineConfig) -> OpenModel:
     with user_errors(f"--model {name}"):
         renderer = open_renderer(folder)
         model = VLModel.open(folder, device=machine.device, dtype=DTYPES[machine.dtype])
-    return OpenModel(model=model, renderer=renderer, folder=folder)
+    return OpenModel(model=model, renderer=renderer, folder=folder, side_files=_side_files(folder))
+
+
+def _side_files(folder: Path) -> dict[str, bytes]:
+    paths = [path for pattern in SIDE_FILES for path in folder.glob(pattern)]
+    return {path.name: path.read_bytes() for path in paths if path.name != "model.safetensors.index.json"}
 
 
 def make_agent(
@@ -76,9 +86,21 @@ def make_agent(
     Raises:
         UsageError: No agent has that name.
     """
+    make = agent_class(name)
+    with user_errors(f"--agent {name}"):
+        return make(policy, renderer, sampling, max_context_tokens=max_context_tokens, forced_prefix=forced_prefix)
+
+
+def agent_class(name: str) -> type[VLMAgent]:
+    """What makes the agent of that name.
+
+    Raises:
+        UsageError: No agent has that name, or it can't be made as `VLMAgent` is.
+    """
     with user_errors(f"--agent {name}"):
         make = cast("type[VLMAgent]", resolve(name, AGENTS, kind="agent"))
-        return make(policy, renderer, sampling, max_context_tokens=max_context_tokens, forced_prefix=forced_prefix)
+        _check_call(name, "agent", make, "policy", "renderer", "sampling", max_context_tokens=1, forced_prefix="")
+        return make
 
 
 def make_algorithm(name: str, options: Sequence[str] = ()) -> Algorithm:
@@ -89,6 +111,8 @@ def make_algorithm(name: str, options: Sequence[str] = ()) -> Algorithm:
     """
     with user_errors(f"--algorithm {name}"):
         make = cast("Callable[..., Algorithm]", resolve(name, ALGORITHMS, kind="algorithm"))
+        if not callable(make):
+            raise UsageError(f"--algorithm {name}: this is no class; name one that can be called to make the algorithm")
         known = list(inspect.signature(make).parameters)
         pairs = [option.partition("=") for option in options]
         for key, equals, _ in pairs:
@@ -98,7 +122,10 @@ def make_algorithm(name: str, options: Sequence[str] = ()) -> Algorithm:
                     f"--algorithm-options {key}{equals}: the settings of {name} are {allowed}, written name=value."
                     f"{suggest(key, known)}"
                 )
-        return make(**{key: _value(value) for key, _, value in pairs})
+        types = _types(make)
+        settings = {key: _value(key, text, types.get(key, Any)) for key, _, text in pairs}
+        _check_call(name, "algorithm", make, **settings)
+        return _checked(name, make(**settings))
 
 
 def make_trackers(names: Sequence[str], folder: Path, first_step: int) -> list[Tracker]:
@@ -112,9 +139,47 @@ def make_trackers(names: Sequence[str], folder: Path, first_step: int) -> list[T
         return [make(folder, first_step) for make in makers]
 
 
-def _value(text: str) -> object:
-    """A JSON value, or the text itself."""
+def _check_call(name: str, kind: str, make: Callable[..., object], *given: object, **named: object) -> None:
+    """Refuse what can't be called in the way that we call it."""
     try:
-        return json.loads(text)
+        inspect.signature(make).bind(*given, **named)
+    except TypeError as problem:
+        asked = ", ".join([*map(str, given), *(f"{key}=..." for key in named)])
+        raise UsageError(f"--{kind} {name}: this can't be made with ({asked}): {problem}") from problem
+
+
+def _checked(name: str, algorithm: object) -> Algorithm:
+    """The algorithm, if it has what the loop needs and learns at all."""
+    if not isinstance(algorithm, Algorithm):
+        members = "credit, loss, needs_values, num_epochs and num_minibatches"
+        raise UsageError(f"--algorithm {name}: this gives a {type(algorithm).__name__}; an algorithm has {members}")
+    counts = (algorithm.num_epochs, algorithm.num_minibatches)
+    if not all(isinstance(count, int) and count >= 1 for count in counts):
+        raise UsageError(
+            f"--algorithm {name}: num_epochs is {counts[0]!r} and num_minibatches is {counts[1]!r}; "
+            "both must be whole numbers of at least 1"
+        )
+    return algorithm
+
+
+def _types(make: Callable[..., object]) -> Mapping[str, Any]:
+    """Types of the settings, as far as they are told."""
+    try:
+        parameters = inspect.signature(make, eval_str=True).parameters
+    except NameError:  # a name that only type checkers know
+        return {}
+    return {name: p.annotation for name, p in parameters.items() if p.annotation is not p.empty}
+
+
+def _value(key: str, text: str, kind: Any) -> object:
+    """The text as a value of that type: `False` and `false` are no, 0.3 is a number."""
+    try:
+        value = json.loads(text)
     except ValueError:
-        return text
+        value = text
+    try:
+        return text if kind is str else msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as problem:
+        raise UsageError(f"--algorithm-options {key}={text}: {problem}") from problem
+    except TypeError:  # a type that only the algorithm knows
+        return value

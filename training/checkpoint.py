@@ -117,10 +117,6 @@ class CheckpointStore:
         self._prune()
         return Checkpoint(folder=final, step=step)
 
-    def mark_best(self, checkpoint: Checkpoint) -> None:
-        """Let the link `best` point to this one, which is then kept."""
-        self._link(BEST, checkpoint.folder.name)
-
     def latest(self) -> Checkpoint | None:
         """The newest whole checkpoint."""
         return max(self._whole(), key=lambda checkpoint: checkpoint.step, default=None)
@@ -217,7 +213,8 @@ def _check_plain(value: object, where: str) -> None:
 
 def rng_state() -> dict[str, object]:
     """State of torch's global generators, CPU and CUDA. All other chance here is an argument, made from the seed."""
-    return {"cpu": torch.get_rng_state(), "cuda": list(torch.cuda.get_rng_state_all())}
+    in_use = torch.cuda.is_initialized()  # to ask a GPU that this run does not use would take hold of it
+    return {"cpu": torch.get_rng_state(), "cuda": list(torch.cuda.get_rng_state_all()) if in_use else []}
 
 
 def restore_rng(state: Mapping[str, object]) -> None:
@@ -225,5 +222,5 @@ def restore_rng(state: Mapping[str, object]) -> None:
     cpu, cuda = state["cpu"], state["cuda"]
     assert isinstance(cpu, torch.Tensor) and isinstance(cuda, list)  # as `rng_state` made them
     torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
+    for device in range(min(len(cuda), torch.cuda.device_count())):
+        torch.cuda.set_rng_state(cuda[device], device)

@@ -31,17 +31,17 @@ def check_train(config: TrainConfig) -> None:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):
                 raise UsageError(f"--tracker {name}: this is no class that can be made with (run folder, first step)")
-    folder = model_folder(config.model)
+    folder = model_folder(config.model) if config.resume is None else None  # a resumed run has its own checkpoint
 
     import torch
 
     from visualzoom.agents.chat import open_renderer
-    from visualzoom.training.assemble import AGENTS, make_algorithm
+    from visualzoom.training.assemble import agent_class, make_algorithm
 
     if config.machine.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
     make_algorithm(config.algorithm, config.algorithm_options)
-    with user_errors("--agent"):
-        resolve(config.agent, AGENTS, kind="agent")
-    with user_errors(f"--model {config.model}"):
-        open_renderer(folder)
+    agent_class(config.agent)
+    if folder is not None:
+        with user_errors(f"--model {config.model}"):
+            open_renderer(folder)

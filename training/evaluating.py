@@ -21,7 +21,7 @@ from visualzoom.evaluation.pictures import save_episode
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import TINY_FACTOR_PX, env_maker, open_source, unseen, user_errors
+from visualzoom.training.world import env_maker, open_source, unseen, user_errors
 
 SCRIPTED: dict[str, str] = {
     "oracle": "visualzoom.agents.scripted:OracleAgent",
@@ -42,7 +42,8 @@ class WorldChoice:
     size_px: int | None = None
     """Side of a procedural scene."""
     data: Path | None = None
-    """JSONL or parquet file of tasks; every row is played, up to --num-tasks."""
+    """JSONL or parquet file of tasks; every row is played, up to --num-tasks. Without it, a model that was trained on
+    a file is measured on the rows that were held out."""
     skip_bad_rows: bool = False
     """List bad rows of the data file instead of stopping at the first."""
     reward: str | None = None
@@ -142,8 +143,8 @@ def scripted_agent(name: str, max_turns: int) -> Agent | None:
 def _measure_scripted(config: EvalConfig, agent: Agent) -> Evaluated:
     """Agents without a model: no torch is loaded."""
     world = config.world.over(WorldConfig())
-    source = _source(world)
-    make_env = env_maker(world, source, factor_px=TINY_FACTOR_PX)
+    source = _source(config.world, world)
+    make_env = env_maker(world, source)
     return evaluate(agent, make_env, _indices(source, config.num_tasks), seed=config.seed)
 
 
@@ -151,7 +152,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     folder = model_folder(config.model)
     settings = settings_of(config.model, folder)
     world = config.world.over(settings.world)
-    source = _source(world)
+    source = _source(config.world, world)
     advice = scope_advice(folder, world)
     if advice:
         print(advice)
@@ -162,7 +163,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
 
     quiet_loading()
     opened = open_model(config.model, config.machine)
-    make_env = env_maker(world, source, factor_px=opened.renderer.factor_px)
+    make_env = env_maker(world, source, limits=opened.renderer.limits)
     indices, policy = _indices(source, config.num_tasks), settings.policy
     found: dict[str, Evaluated] = {}
     for mode in dict.fromkeys(config.mode):
@@ -187,13 +188,14 @@ def scope_advice(folder: Path, world: WorldConfig) -> str:
     return scope.advice(shlex.join(["visualzoom", "eval", "--model", HUB_EXAMPLE, *tasks]))
 
 
-def _source(world: WorldConfig) -> TaskSource:
-    return open_source(world, repeat=False)
+def _source(choice: WorldChoice, world: WorldConfig) -> TaskSource:
+    """Every row of a file that is named; of the file that the model was trained on only what was held out."""
+    return open_source(world, repeat=choice.data is None and choice.tasks is None)
 
 
 def _indices(source: TaskSource, num_tasks: int) -> Sequence[int]:
     """Unseen tasks of an endless source, the first rows of a file."""
-    return unseen(num_tasks) if source.num_tasks is None else range(min(num_tasks, source.num_tasks))
+    return unseen(num_tasks, source) if source.num_tasks is None else range(min(num_tasks, source.num_tasks))
 
 
 def _save(config: EvalConfig, found: dict[str, Evaluated]) -> None:

@@ -20,6 +20,7 @@ from visualzoom.agents.model import ValueHead, VLModel, visual_of
 from visualzoom.algorithms.records import Algorithm, LossIn
 from visualzoom.training.layout import Layout, lay_out
 from visualzoom.training.learner_report import LearnerReport, Predicted, Tally
+from visualzoom.training.master_weights import MasterWeights
 from visualzoom.training.pack import Batch, Stem
 
 __all__ = ["Learner", "LearnerConfig", "LearnerReport"]
@@ -74,7 +75,8 @@ class Learner:
             model.freeze_tower()
         self.value_head = ValueHead(model.hidden_size).to(model.device) if with_values else None
         trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
-        groups = [{"params": trained, "lr": config.learning_rate, "peak": config.learning_rate}]
+        self._masters = MasterWeights(trained)
+        groups = [{"params": self._masters.stepped, "lr": config.learning_rate, "peak": config.learning_rate}]
         if self.value_head is not None:
             rate = config.value_learning_rate
             groups.append({"params": list(self.value_head.parameters()), "lr": rate, "peak": rate})
@@ -216,12 +218,14 @@ class Learner:
     def _step(self, tally: Tally) -> None:
         """Clip and step, or skip if anything is not finite."""
         groups = self._optimizer.param_groups
+        self._masters.take_gradients()
         norms = [nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm) for group in groups]
         if all(bool(torch.isfinite(norm)) for norm in norms):
             self._num_steps += 1
             for group in groups:
                 group["lr"] = group["peak"] * min(1.0, self._num_steps / max(1, self.config.warmup_steps))
             self._optimizer.step()
+            self._masters.hand_out()
             tally.grad_norms.append(float(norms[0]))
         else:
             tally.num_skipped += 1
@@ -232,6 +236,7 @@ class Learner:
         """All that a resumed run needs beside the model's weights, as tensors and plain values."""
         return {
             "optimizer": self._optimizer.state_dict(),
+            "masters": self._masters.state(),
             "num_steps": self._num_steps,
             "generator": self._generator.get_state(),
             "value_head": None if self.value_head is None else self.value_head.state_dict(),
@@ -242,6 +247,7 @@ class Learner:
         if (state["value_head"] is None) != (self.value_head is None):
             raise ValueError("the saved learner and this one differ in whether they keep a value head")
         self._optimizer.load_state_dict(state["optimizer"])
+        self._masters.load(state["masters"])
         self._num_steps = int(state["num_steps"])
         self._generator.set_state(state["generator"])
         if self.value_head is not None:

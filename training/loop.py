@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from typing import NoReturn
 
 from visualzoom.agents.pool import Job
@@ -26,6 +27,7 @@ from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
 from visualzoom.training.stopping import StopRequest
 from visualzoom.training.summary import Evaluations, Summary, last_words, own_name, summarise
+from visualzoom.training.world import unseen
 
 SEED_STRIDE = 1_000_003
 """Runs of different seeds begin at different tasks of an endless source."""
@@ -43,7 +45,7 @@ def train(config: TrainConfig) -> Summary | None:
     check_train(config)
     run = open_training(config, open_run(config))
     state = run.state
-    with StopRequest() as stop, open_progress(config.steps, first_step=state.step) as progress:
+    with closing(run), StopRequest() as stop, open_progress(config.steps, first_step=state.step) as progress:
         examine_before(run, progress)
         progress.phase("training")
         while state.step < config.steps and not stop.requested:
@@ -57,9 +59,9 @@ def train(config: TrainConfig) -> Summary | None:
             run.policy.publish(state.step)
             row = run.note_step(played, report, time.perf_counter() - began_s)
             progress.step(state.step, row)
-            keep(run, played, stopping=stop.requested is not None)
+            keep(run, played)
+        keep_last(run)
         summary = conclude(run, progress) if state.step >= config.steps else None
-    run.close()
     words = f"Stopped after step {state.step}; to go on: {own_name()} train --resume {run.folder.path}"
     print(words if summary is None else last_words(summary, run.folder), flush=True)
     return summary
@@ -94,23 +96,30 @@ def examine_before(run: Run, progress: Progress) -> None:
         run.state.forced = run.examine(Mode.FORCED, run.config.report.final_eval_tasks)
 
 
-def keep(run: Run, played: Sequence[Played], *, stopping: bool) -> None:
+def keep(run: Run, played: Sequence[Played]) -> None:
     """Evaluate, save episodes and checkpoints when they are due."""
     step, report = run.state.step, run.config.report
-    last = step == run.config.steps
     best = False
-    if step % report.eval_every == 0 and not last:
+    if step % report.eval_every == 0 and step < run.config.steps:  # the last weights are examined by `conclude`
         best = is_best(run, run.examine(Mode.GREEDY, report.eval_tasks))
     if step % report.episodes_every == 0:
         run.save_episodes(played)
-    if best or stopping or last or step % report.checkpoint_every == 0:
+    if best or step % report.checkpoint_every == 0:
         run.save(best=best)
+
+
+def keep_last(run: Run) -> None:
+    """Save where the training ended, by itself or by a signal that may have come at any moment."""
+    last = run.checkpoints.latest()
+    if last is None or last.step != run.state.step:
+        run.save()
 
 
 def is_best(run: Run, measures: Measures) -> bool:
     """Whether no greedy evaluation was better so far."""
-    best = measures.accuracy > run.state.best_accuracy
-    run.state.best_accuracy = max(measures.accuracy, run.state.best_accuracy)
+    best = measures.accuracy > run.state.best_accuracy  # never of NaN: all episodes failed
+    if best:
+        run.state.best_accuracy = measures.accuracy
     return best
 
 
@@ -119,9 +128,9 @@ def conclude(run: Run, progress: Progress) -> Summary:
     after = _examine(run, progress, "after training")
     state = run.state
     assert state.before is not None and state.forced is not None  # `examine_before` came first
+    if is_best(run, after.greedy):
+        run.save(best=True)  # once more: what is saved beside the weights must know the new best
     last = run.checkpoints.latest()
-    if last is not None and is_best(run, after.greedy):
-        run.checkpoints.mark_best(last)
     summary = summarise(
         algorithm=run.config.algorithm,
         seed=run.config.seed,
@@ -140,7 +149,7 @@ def conclude(run: Run, progress: Progress) -> Summary:
 
 
 def _examine(run: Run, progress: Progress, when: str) -> Evaluations:
-    num_tasks = run.config.report.final_eval_tasks
+    num_tasks = len(unseen(run.config.report.final_eval_tasks, run.source))
     progress.phase(f"evaluating {num_tasks} unseen tasks {when}, greedy")
     greedy = run.examine(Mode.GREEDY, num_tasks)
     progress.phase(f"evaluating {num_tasks} unseen tasks {when}, sampled")

@@ -60,18 +60,31 @@ class MetricsLog:
                 new run.
         """
         self._trackers = trackers
+        self._path = path
+        self._earlier: set[tuple[object, object]] = set()
         if after_step is not None and path.exists():
-            _rewrite(path, [row for row in read_metrics(path) if _step(row) <= after_step])
+            rows = [row for row in read_metrics(path) if _step(row) <= after_step]
+            self._earlier = {(row["kind"], row["step"]) for row in rows}
+            _rewrite(path, rows)
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, kind: str, step: int, values: Mapping[str, Value]) -> None:
         """Write one row; a value that is not finite becomes null."""
+        if (kind, step) in self._earlier:
+            self._forget(kind, step)
         finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         row = {"kind": kind, "step": step} | {name: finite.get(name) for name in values}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for tracker in self._trackers:
             tracker.log(kind, step, finite)
+
+    def _forget(self, kind: str, step: int) -> None:
+        """Take back the row of an evaluation that was made after the checkpoint and is made again."""
+        self._earlier.discard((kind, step))
+        self._file.close()
+        _rewrite(self._path, [row for row in read_metrics(self._path) if (row["kind"], row["step"]) != (kind, step)])
+        self._file = self._path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         """Close the file and the trackers."""

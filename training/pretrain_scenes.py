@@ -143,7 +143,12 @@ def _resized(pooled: PooledCard, centre: NDArray[np.float64], side: NDArray[np.f
 
 
 def call_box(card: PooledCard, aimed_share: float, rng: np.random.Generator) -> list[int]:
-    """A box as the base model is shown it in calls: near the card but badly cut, or else anywhere."""
+    """A box as the base model is shown it in calls: near the card but badly cut, or else anywhere.
+
+    With an `aimed_share` of 0 the four numbers mean nothing at all: most are no box.
+    """
+    if aimed_share == 0:
+        return [int(value) for value in rng.integers(0, OVERVIEW_PX + 1, size=4)]
     left, top, right, bottom = card.overview_box
     centre, side = np.array([left + right, top + bottom]) / 2, right - left
     if rng.random() >= aimed_share:

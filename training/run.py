@@ -6,7 +6,6 @@ config.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.state import Stateful
 from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
+from visualzoom.envs.records import TaskSource
 from visualzoom.envs.registry import resolve
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
@@ -35,8 +35,6 @@ from visualzoom.training.run_folder import RunFolder
 from visualzoom.training.summary import Evaluations
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import env_maker, open_source, unseen
-
-TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,6 +62,7 @@ class Run:
     opened: OpenModel
     policy: TransformersPolicy
     agent: Agent
+    source: TaskSource
     make_env: MakeEnv
     envs: SerialPool
     learner: Learner
@@ -79,7 +78,7 @@ class Run:
         temperature = 1.0 if mode is Mode.SAMPLED else 0.0
         prefix = forced_prefix(config) if mode is Mode.FORCED else ""
         agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
-        measures = evaluate(agent, self.make_env, unseen(num_tasks), seed=config.seed).measures
+        measures = evaluate(agent, self.make_env, unseen(num_tasks, self.source), seed=config.seed).measures
         self.metrics.log(mode, self.state.step, measures.values())
         return measures
 
@@ -117,10 +116,8 @@ class Run:
 
     def _save_model(self, folder: Path) -> None:
         """Weights, and beside them the files of the tokenizer and the image processor as they were."""
-        for pattern in TOKENIZER_FILES:
-            for path in self.opened.folder.glob(pattern):
-                if path.name not in ("model.safetensors.index.json", "COMPLETE"):
-                    shutil.copyfile(path, folder / path.name)
+        for name, content in self.opened.side_files.items():
+            (folder / name).write_bytes(content)
         self.opened.model.module.save_pretrained(folder)
 
     def close(self) -> None:
@@ -144,7 +141,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     algorithm = make_algorithm(config.algorithm, config.algorithm_options)
     source = open_source(config.world)
     opened = open_model(config.model if checkpoint is None else str(checkpoint.folder), config.machine)
-    make_env = env_maker(config.world, source, factor_px=opened.renderer.factor_px)
+    make_env = env_maker(config.world, source, limits=opened.renderer.limits)
     policy = opened.policy()
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
@@ -153,6 +150,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         opened=opened,
         policy=policy,
         agent=_agent(config, policy, opened, temperature=config.policy.temperature),
+        source=source,
         make_env=make_env,
         envs=SerialPool(make_env),
         learner=_learner(config, opened, with_values=algorithm.needs_values),

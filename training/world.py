@@ -15,19 +15,20 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from visualzoom.agents.chat import ImageLimits
 from visualzoom.agents.pool import MakeEnv
 from visualzoom.envs.datasets import TaskList
 from visualzoom.envs.images import ImageError
 from visualzoom.envs.records import TaskSource
 from visualzoom.envs.registry import made, resolve
-from visualzoom.envs.tasks import HELD_OUT_FIRST, endless, open_tasks
+from visualzoom.envs.tasks import HELD_OUT_FIRST, EndlessTasks, endless, open_tasks
 from visualzoom.envs.tools import TOOLS
 from visualzoom.envs.views import ViewRule
 from visualzoom.rewards.registry import REWARDS
 from visualzoom.training.config import UsageError, WorldConfig
 
-TINY_FACTOR_PX = 28
-"""Side of the square behind one visual token, of the built-in model and of Qwen2.5-VL; the renderer knows others."""
+TINY_LIMITS = ImageLimits(factor_px=28)
+"""Of the built-in model and of Qwen2.5-VL, as far as agents without a model care; a renderer knows its own."""
 SKIPPED_SHOWN = 10
 Options = Mapping[str, object]
 
@@ -43,17 +44,20 @@ def user_errors(flag: str) -> Iterator[None]:
         raise UsageError(f"{flag}: {problem}") from problem
 
 
-def unseen(num_tasks: int) -> range:
-    """Indices of tasks that no training draws."""
+def unseen(num_tasks: int, source: TaskSource | None = None) -> range:
+    """Indices of tasks that no training draws: each once, so of a data file no more than it holds out."""
+    if isinstance(source, EndlessTasks):
+        num_tasks = min(num_tasks, source.num_held_out)
     return range(HELD_OUT_FIRST, HELD_OUT_FIRST + num_tasks)
 
 
-def open_source(world: WorldConfig, *, repeat: bool = True) -> TaskSource:
+def open_source(world: WorldConfig, *, repeat: bool = True, quiet: bool = False) -> TaskSource:
     """The tasks of a world.
 
     Args:
         world: Names a family, a mixture or a file.
         repeat: Give a file's tasks over and over, with a share held out above HELD_OUT_FIRST; else each just once.
+        quiet: Leave the list of skipped rows to another call.
 
     Raises:
         UsageError: An unknown family, a wrong size, or a data file that can't be used.
@@ -66,7 +70,7 @@ def open_source(world: WorldConfig, *, repeat: bool = True) -> TaskSource:
             if not world.data.is_file():
                 raise UsageError(f"--data {world.data}: there is no such file; give a .jsonl or .parquet file of tasks")
             source = open_tasks(world.data, skip_bad_rows=world.skip_bad_rows)
-    if isinstance(source, TaskList) and source.skipped:
+    if isinstance(source, TaskList) and source.skipped and not quiet:
         print(skipped_rows(source), file=sys.stderr)
     return endless(source) if repeat else source
 
@@ -80,16 +84,16 @@ def skipped_rows(source: TaskList) -> str:
     )
 
 
-def env_maker(world: WorldConfig, source: TaskSource, *, factor_px: int = TINY_FACTOR_PX) -> MakeEnv:
+def env_maker(world: WorldConfig, source: TaskSource, *, limits: ImageLimits = TINY_LIMITS) -> MakeEnv:
     """A function that makes environments of this world.
 
     An environment of the user's own gets those options that its constructor names. One that takes no `tasks` draws
-    its own.
+    its own. Images are shown as the world says, within the `limits` of the model that looks at them.
 
     Raises:
         UsageError: An unknown environment, tool, reward or protocol, or an option that the environment can't take.
     """
-    options = _options(world, source, factor_px)
+    options = _options(world, source, limits)
     with user_errors(f"--env {world.env}"):
         module, _, env_id = world.env.rpartition(":")
         if module:
@@ -112,7 +116,7 @@ def check_world(world: WorldConfig) -> TaskSource:
     Raises:
         UsageError: Something is wrong with the world.
     """
-    source = open_source(world)
+    source = open_source(world, quiet=True)
     env = env_maker(world, source)()
     try:
         env.reset(seed=0, options={"task": 0})
@@ -123,15 +127,15 @@ def check_world(world: WorldConfig) -> TaskSource:
     return source
 
 
-def _options(world: WorldConfig, source: TaskSource, factor_px: int) -> dict[str, object]:
+def _options(world: WorldConfig, source: TaskSource, limits: ImageLimits) -> dict[str, object]:
     """What VisualZoomEnv takes, with names resolved."""
     with user_errors("--tool"):
         tools = tuple(made(resolve(name, TOOLS, kind="tool")) for name in world.tool)
     with user_errors("--reward"):
         reward = made(resolve(world.reward, REWARDS, kind="reward"))
     with user_errors("--view-min-px, --view-max-px, --crop-min-px, --crop-max-px"):
-        view = ViewRule(factor_px=factor_px, min_px=world.view_min_px, max_px=world.view_max_px)
-        crop = ViewRule(factor_px=factor_px, min_px=world.crop_min_px, max_px=world.crop_max_px)
+        view = _rule(world.view_min_px, world.view_max_px, limits)
+        crop = _rule(world.crop_min_px, world.crop_max_px, limits)
     return {
         "tasks": source,
         "reward": reward,
@@ -142,6 +146,11 @@ def _options(world: WorldConfig, source: TaskSource, factor_px: int) -> dict[str
         "max_turns": world.max_turns,
         "max_images": world.max_images,
     }
+
+
+def _rule(min_px: int, max_px: int, limits: ImageLimits) -> ViewRule:
+    """The sizes that the world wants and the model's processor would leave as they are."""
+    return ViewRule(factor_px=limits.factor_px, min_px=max(min_px, limits.min_px), max_px=min(max_px, limits.max_px))
 
 
 def _accepted(spec: EnvSpec, options: Options) -> dict[str, Any]:

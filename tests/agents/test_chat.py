@@ -163,7 +163,7 @@ def user(text: str, num_images: int) -> Message:
 
 
 def sizes(renderer: ChatML, grid: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    return [(columns * renderer.factor_px, rows * renderer.factor_px) for columns, rows in grid]
+    return [(columns * renderer.limits.factor_px, rows * renderer.limits.factor_px) for columns, rows in grid]
 
 
 @each_renderer
@@ -290,11 +290,11 @@ def save_checkpoint(folder: Path, tokenizer: Tokenizer, model_type: str, *, patc
 
 def test_open_renderer_knows_the_family_by_the_checkpoint(tmp_path: Path) -> None:
     renderer = open_renderer(save_checkpoint(tmp_path, qwen_like_tokenizer(), "qwen3_vl"))
-    assert (renderer.family, renderer.factor_px) == ("qwen3_vl", 32)
+    assert (renderer.family, renderer.limits.factor_px) == ("qwen3_vl", 32)
     renderer = open_renderer(save_checkpoint(tmp_path, qwen_like_tokenizer(), "qwen2_5_vl", patch_px=14))
-    assert (renderer.family, renderer.factor_px) == ("qwen2_5_vl", 28)
+    assert (renderer.family, renderer.limits.factor_px) == ("qwen2_5_vl", 28)
     renderer = open_renderer(save_checkpoint(tmp_path, tiny_tokenizer(), "qwen3_vl", patch_px=14))
-    assert (renderer.family, renderer.factor_px) == ("tiny", 28)
+    assert (renderer.family, renderer.limits.factor_px) == ("tiny", 28)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"min_pixels": 3136, "max_pixels": 12544}))
     with pytest.raises(ValueError, match="its area 3136 to 12544 px"):
         open_renderer(tmp_path).open("", "Look.", [(28, 28)])

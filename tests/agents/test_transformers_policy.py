@@ -109,6 +109,15 @@ def test_equal_tokens_with_other_images_are_another_history() -> None:
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_what_is_kept_of_another_image_is_not_used() -> None:
+    policy = make_policy()
+    told = policy.generate(make_requests([open_ledger(1, random_image(0, 2, 3), 8)]), Sampling(max_tokens=4))[0]
+    other = observe(open_ledger(1, random_image(1, 2, 3), 8).with_completion(told), 9)
+    completion = policy.generate(make_requests([other]), Sampling(max_tokens=4))[0]
+    expected = recomputed(policy, other.with_completion(completion))[-len(completion.logprobs) :]
+    np.testing.assert_allclose(completion.logprobs, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batching_sharing_and_keeping_change_no_token(family: str) -> None:
     together = play_two_turns(make_policy(family))
@@ -129,6 +138,16 @@ def test_batching_sharing_and_keeping_change_no_token(family: str) -> None:
         request = GenerateRequest(episode_id="alone", ledger=history, seed=100 + i)
         alone = forgetful.generate([request], Sampling(max_tokens=7))[0]
         assert alone.token_ids == ledger.token_ids[first_sampled:]
+
+
+@pytest.mark.parametrize("kept_tokens", [0, 100])
+def test_what_is_kept_is_bounded_and_changes_no_token(kept_tokens: int) -> None:
+    model = VLModel(random_module("qwen3_vl"))
+    tight = TransformersPolicy(
+        model, stop_ids=STOP_IDS, banned_ids=BANNED_IDS, budget_tokens=60, kept_tokens=kept_tokens
+    )
+    assert [x.token_ids for x in play_two_turns(tight)] == [x.token_ids for x in play_two_turns(make_policy())]
+    assert tight._num_kept_slots() <= kept_tokens + 3 * 60  # of one batch: its cache, and the smaller ones it became
 
 
 def test_siblings_differ_and_equal_seeds_agree() -> None:

@@ -8,7 +8,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.envs.boxes import Frame, FramedBox, area, clip, enlarge_inside, iou, round_outwards, to_original
+from visualzoom.envs.boxes import Frame, FramedBox, area, enlarge_inside, iou, round_outwards, to_original
 from visualzoom.envs.records import Box
 from visualzoom.envs.testing import strategies as vz
 
@@ -70,12 +70,6 @@ def test_clipping_stays_inside_and_twice_is_once(box: FramedBox) -> None:
 @given(vz.framed_boxes())
 def test_clipping_never_makes_an_empty_box_full(box: FramedBox) -> None:
     assert not (box.is_empty and not box.clip().is_empty)
-
-
-@given(vz.boxes(), MANY, MANY)
-def test_a_box_of_whole_pixels_is_clipped_as_a_framed_one(box: Box, width_px: int, height_px: int) -> None:
-    framed = FramedBox.of(box, Frame(width_px, height_px)).clip()
-    assert clip(box, width_px, height_px) == corners(framed)
 
 
 @given(vz.framed_boxes())

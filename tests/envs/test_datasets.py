@@ -21,6 +21,7 @@ from visualzoom.envs.datasets import DataError, RowError, TaskList, read_tasks
 from visualzoom.envs.records import Box
 from visualzoom.envs.row_files import GROUP_ROWS, MAX_GROUP_BYTES, open_rows
 from visualzoom.envs.row_schema import FieldError, task_from_row
+from visualzoom.envs.testing import strategies as vz
 
 WIDTH_PX, HEIGHT_PX = 60, 40
 
@@ -128,6 +129,7 @@ def test_jsonl_and_parquet_of_the_same_rows_give_the_same_tasks(tmp_path: Path) 
         (make_row(question="\ud800"), "question", "ud800", "Unicode"),
         (make_row(answer=None), "answer", "nothing", "a text"),
         (make_row(answer=["red"]), "answer", "['red']", "a text"),
+        (make_row(answer=vz.deep(100_000)), "answer", "a list of 1", "a text"),
         (make_row(answer=True), "answer", "True", "a text"),
         (make_row(answer=float("nan")), "answer", "nan", "a text"),
         (make_row(image=...), "image", "nothing", "a path"),
@@ -316,6 +318,13 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(DataError, match="no regular file"):
         read_tasks(tmp_path / "folder.jsonl")
+
+
+def test_a_file_that_vanished_is_an_error_that_names_it(tmp_path: Path) -> None:
+    tasks = read_tasks(write_jsonl(tmp_path / "a.jsonl", [make_row()]))
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(DataError, match=r"a\.jsonl can't be read any more"):
+        tasks.task(0)
 
 
 def test_a_picture_that_vanished_is_an_error_of_its_row(tmp_path: Path) -> None:

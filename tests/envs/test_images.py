@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import threading
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -121,6 +122,19 @@ def test_a_file_is_named_by_its_bytes_and_seen_when_it_changes(tmp_path: Path) -
         _ = picture.key
 
 
+def test_a_file_with_a_huge_tail_is_named_and_decoded_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(noise()))
+    os.truncate(path, 50_000_000)
+    tracemalloc.start()
+    picture = FilePicture(path)
+    assert picture.key
+    assert np.array_equal(picture.pixels(), noise())
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 5_000_000
+
+
 @pytest.mark.parametrize("path", ["missing.png", ".", "zero\0byte.png", "../../../../../../../dev/null"])
 def test_a_path_that_is_no_file_is_an_image_error_that_names_it(tmp_path: Path, path: str) -> None:
     with pytest.raises(ImageError, match="can't be read"):
@@ -168,6 +182,7 @@ def test_pictures_survive_pickling(tmp_path: Path) -> None:
         assert again == picture
         assert again.key == picture.key
         assert np.array_equal(again.pixels(), noise())
+    assert not pickle.loads(pickle.dumps(ArrayPicture(noise()))).pixels().flags.writeable
     assert len(pickle.dumps(FilePicture(path))) < 500
 
 

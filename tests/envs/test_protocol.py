@@ -17,7 +17,7 @@ PROTOCOL = DeepEyesV2()
 TAGS = ("<tool_call>", "</tool_call>", "<answer>", "</answer>", "<think>", '{"name": "x", "arguments": {}}', "[", "NaN")
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-words = st.text(st.characters(codec="utf-8"), max_size=20)
+words = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(TAGS)
 leaves = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | finite | words
 values = st.recursive(leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(words, v, max_size=3), max_leaves=8)
 calls = st.builds(ToolCall, name=words, arguments=st.dictionaries(words, values, max_size=4))
@@ -33,17 +33,11 @@ def test_every_text_has_one_outcome(reply: str) -> None:
     assert sum(part is not None for part in (parsed.answer, parsed.call, parsed.bad_call)) <= 1
 
 
-@given(
-    calls.filter(
-        lambda c: not any("</tool_call>" in t or "<tool_call>" in t for t in (json.dumps(dict(c.arguments)), c.name))
-    )
-)
+@given(calls)
 def test_a_rendered_call_is_read_back(given_call: ToolCall) -> None:
     rendered = PROTOCOL.render_call(given_call)
-    parsed = PROTOCOL.parse(rendered)
     too_long = len(rendered) - len(call("")) > MAX_CALL_CHARACTERS
-    answered = "<answer>" in rendered
-    assert too_long or answered or parsed == Parsed(call=given_call)
+    assert too_long or PROTOCOL.parse(rendered) == Parsed(call=given_call)
 
 
 @given(words.filter(lambda w: w.strip() == w != "" and "answer>" not in w))
@@ -88,6 +82,8 @@ def test_neither_call_nor_answer_is_nothing(reply: str) -> None:
         '{"name": "z", "arguments": {}} and more',
         "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
         "[" * 100_000,
+        f'{{"name": "{"]" * 1300}", "arguments": {{"a": {"[" * 1300}{"]" * 1300}}}}}',
+        f'{{"name": "{"]" * 300}", "arguments": {{"a": {"[" * 300}{"]" * 300}}}}}',
         f'{{"name": "z", "arguments": {{"a": {"9" * 5000}}}}}',
         " " * (MAX_CALL_CHARACTERS + 1),
     ],
@@ -106,6 +102,11 @@ def test_only_value_errors_leave_the_reader_and_numbers_are_finite(text: str) ->
     except ValueError:
         return
     assert all(math.isfinite(v) for v in found.arguments.values() if isinstance(v, float))
+
+
+def test_brackets_in_a_text_are_no_nesting() -> None:
+    given_call = ToolCall(name="z", arguments={"label": '{[ "' * MAX_DEPTH + "\\"})
+    assert PROTOCOL.parse(PROTOCOL.render_call(given_call)) == Parsed(call=given_call)
 
 
 def test_a_forced_call_begins_as_every_call_does() -> None:

@@ -69,5 +69,16 @@ def test_a_class_is_made_and_an_object_is_left() -> None:
     assert made(thing) is thing
 
 
+def test_a_class_that_needs_arguments_is_refused_and_a_defect_within_it_is_not_hidden() -> None:
+    class Broken:
+        def __init__(self) -> None:
+            raise TypeError("my own mistake")
+
+    with pytest.raises(LookupError, match=r"Frame can't be made without arguments \(missing .*'width_px'"):
+        made(Frame)
+    with pytest.raises(TypeError, match="my own mistake"):
+        made(Broken)
+
+
 def test_nothing_near_is_no_suggestion() -> None:
     assert suggest("abc", ["xyz"]) == ""

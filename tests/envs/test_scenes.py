@@ -101,6 +101,12 @@ def test_sides_that_cannot_be_drawn_or_read_are_refused(side: tuple[float, float
         DigitScenes(768, side=side)
 
 
+@pytest.mark.parametrize("max_cards", [-1, 0, 9])
+def test_a_number_of_cards_that_cannot_be_drawn_is_refused(max_cards: int) -> None:
+    with pytest.raises(ValueError, match="choose 1 to 8"):
+        DigitScenes(max_cards=max_cards)
+
+
 def test_keys_tell_scenes_apart_and_survive_pickling() -> None:
     pictures = [DigitScenes(size_px).task(index).pictures[0] for size_px in (768, 800) for index in range(50)]
     assert len({picture.key for picture in pictures}) == len(pictures)

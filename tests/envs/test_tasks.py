@@ -74,6 +74,35 @@ def test_any_import_path_is_as_good_as_a_name() -> None:
     assert isinstance(open_tasks("visualzoom.envs.scenes:DigitScenes:2,plain:1"), MixedTasks)
 
 
+class TwoTasks:
+    """A source of a user's own, which knows no size."""
+
+    num_tasks = 2
+
+    def task(self, index: int) -> Task:
+        return make_tasks(2)[index]
+
+
+def test_a_source_without_a_size_is_made_without_one() -> None:
+    assert open_tasks(f"{__name__}:TwoTasks", size_px=768).task(1).id == "1"
+
+
+@pytest.mark.parametrize("name", ["Path", "PICTURE"])
+def test_what_is_no_source_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(LookupError, match="is no source of tasks; it needs num_tasks and task"):
+        open_tasks(f"{__name__}:{name}")
+
+
+def test_a_name_of_a_file_may_hold_a_comma_and_another_ending_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    path = tmp_path / "here, there.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "question": "?", "answer": "!"}))
+    assert open_tasks(str(path)).num_tasks == 1
+    other = path.rename(tmp_path / "rows.csv")
+    with pytest.raises(ValueError, match=r"data files end in .jsonl or .parquet"):
+        open_tasks(str(other))
+
+
 def test_sources_and_sequences_of_tasks_are_taken_as_they_are() -> None:
     source, tasks = DigitScenes(), make_tasks(3)
     assert open_tasks(source) is source

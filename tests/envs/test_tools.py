@@ -173,6 +173,11 @@ def test_an_unknown_tool_is_told_which_there_are() -> None:
     )
 
 
+def test_without_a_tool_a_call_is_told_so() -> None:
+    outcome = run_call(ToolCall(name="x", arguments={}), [], sight())
+    assert outcome.message == "There is no tool of that name; there is none."
+
+
 @given(vz.texts, vz.hostile_arguments)
 def test_nothing_that_the_model_wrote_comes_back_as_a_tag(name: str, arguments: Mapping[str, object]) -> None:
     for called in (name, "image_zoom_in_tool"):

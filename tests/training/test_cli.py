@@ -6,18 +6,22 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from visualzoom.agents.chat import ImageLimits
+from visualzoom.algorithms.grpo import GRPO
+from visualzoom.training.assemble import make_algorithm
 from visualzoom.training.cli import main, parse_train
-from visualzoom.training.config import PRESETS, TrainConfig, UsageError
+from visualzoom.training.config import PRESETS, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.config_file import config_to_json
 from visualzoom.training.metrics import read_metrics
 from visualzoom.training.run_folder import open_run
-from visualzoom.training.world import check_world, env_maker, open_source
+from visualzoom.training.world import check_world, env_maker, open_source, unseen
 
 BEFORE = {path.name for path in Path().iterdir()}
 
@@ -50,6 +54,11 @@ def exit_code(*arguments: str) -> int:
         (["train", "--protocol", "deepeyes-v3"], "Did you mean 'deepeyes-v2'"),
         (["train", "--algorithm-options", "clip_hi=1"], "clip_high"),
         (["train", "--algorithm-options", "clip_high=-1"], "clip_high"),
+        (["train", "--algorithm-options", "clip_low=abc"], "clip_low=abc: Expected `float`"),
+        (["train", "--algorithm-options", "num_epochs=0"], "num_epochs is 0"),
+        (["train", "--algorithm", "visualzoom.agents.scripted:OracleAgent"], "an algorithm has credit, loss"),
+        (["train", "--algorithm", "string:digits"], "this is no class"),
+        (["train", "--agent", "visualzoom.agents.scripted:OracleAgent"], "can't be made with (policy, renderer"),
         (["train", "--model", "/tmp"], "holds no model"),
         (["train", "--data", "absent.jsonl"], "there is no such file"),
         (["train", "--learning-rat", "1"], "--learning-rate"),
@@ -112,6 +121,9 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path, capsys: pytest.Ca
     assert exit_code(*arguments, "--skip-bad-rows") == 0
     printed = capsys.readouterr()
     assert "skipped 1 bad row" in printed.err and "oracle" in printed.out
+    source = check_world(WorldConfig(data=path, skip_bad_rows=True))
+    assert capsys.readouterr().err == ""  # the list is shown once, by who plays the tasks
+    assert len(unseen(500, source)) == 1 and len(unseen(500, open_source(WorldConfig()))) == 500
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "ask", "play"])
@@ -183,6 +195,22 @@ def test_an_option_that_a_foreign_environment_lacks_is_not_dropped_in_silence() 
         env_maker(type(world)(env="CartPole-v1", reward="accuracy", max_turns=5), open_source(world))
 
 
+@pytest.mark.parametrize("side_px", [512, 2048])
+def test_images_are_shown_as_the_model_takes_them(side_px: int) -> None:
+    limits = ImageLimits(factor_px=32, min_px=256 * 256, max_px=320 * 320)  # a Qwen3-VL takes no less than 256 x 256
+    world = WorldConfig(size_px=side_px, view_min_px=4 * 56 * 56, view_max_px=2560 * 28 * 28)
+    env = env_maker(replace(world, crop_max_px=1280 * 28 * 28), open_source(world), limits=limits)()
+    observation, _ = env.reset(seed=0)
+    (image,) = observation["images"]
+    assert limits.num_cells((image.shape[1], image.shape[0])) > 0
+
+
+@pytest.mark.parametrize("spelled", ["false", "False", "0"])
+def test_a_setting_of_an_algorithm_has_the_type_that_it_asks_for(spelled: str) -> None:
+    algorithm = make_algorithm("grpo", [f"scale_by_std={spelled}", "clip_high=1"])
+    assert algorithm == GRPO(scale_by_std=False, clip_high=1.0)
+
+
 def test_the_default_world_is_sound() -> None:
     assert check_world(PRESETS["tiny"].world).num_tasks is None
 
@@ -241,6 +269,22 @@ def test_a_run_folder_can_be_evaluated_in_every_mode(
     assert list(report["modes"]) == ["greedy", "sampled", "forced"] and report["modes"]["forced"]["tool_calls"] == 1.0
     assert sorted(path.parent.name for path in out.glob("*/*.png")) == ["forced", "greedy", "sampled"]
     assert "Note:" not in capsys.readouterr().out
+
+
+def test_a_run_on_a_file_of_few_tasks_is_measured_on_the_rows_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    row = json.dumps({"image": "a.png", "question": "What?", "answer": "7"})
+    (tmp_path / "tasks.jsonl").write_text("\n".join([row] * 10))
+    out = tmp_path / "run"
+    settings = (*SHORT, "--tasks-per-step", "12")  # more than there are
+    assert exit_code("train", *settings, "--data", str(tmp_path / "tasks.jsonl"), "--out", str(out)) == 0
+    assert json.loads((out / "summary.json").read_text())["eval_tasks"] == 1
+    capsys.readouterr()
+    for file, played in (((), "1"), (("--data", str(tmp_path / "tasks.jsonl")), "10")):
+        assert exit_code("eval", "--model", str(out), "--mode", "greedy", "--num-threads", "1", *file) == 0
+        assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["greedy", played]
 
 
 def test_asking_saves_the_picture_and_owns_up_to_the_scope(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

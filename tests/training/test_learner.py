@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,33 @@ def test_half_precision_agrees_to_its_own_rounding(family: str) -> None:
     gap = (learner.logprobs(batch) - batch.behaviour_logprobs_T).abs()
     assert float(gap.mean()) < 0.03
     assert learner.update(batch, torch.ones(batch.num_actions), PolicyGradient()).num_optimizer_steps == 1
+
+
+def test_small_steps_add_up_in_half_precision_and_go_on_bit_for_bit() -> None:
+    """40 steps of 1e-6 in one direction move a weight by 4e-5, which bfloat16 alone would lose one by one."""
+    learner, resumed = (
+        Learner(
+            VLModel(random_module("qwen3_vl").to(torch.bfloat16)), LearnerConfig(learning_rate=1e-6, warmup_steps=0)
+        )
+        for _ in range(2)
+    )
+    batch = pack([reply(PROMPTS[0], [20, 21])], [1.0], [0])
+    before = [one.detach().clone() for one in learner._masters.stepped]
+    for step in range(40):
+        learner.update(batch, torch.ones(batch.num_actions), PolicyGradient())
+        if step == 19:
+            resumed.model.module.load_state_dict(learner.model.module.state_dict())
+            resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    moved = max(
+        float((one.detach() - old).abs().max()) for one, old in zip(learner._masters.stepped, before, strict=True)
+    )
+    assert moved == pytest.approx(4e-5, rel=0.1)
+    for parameter, stepped in zip(learner.model.module.parameters(), learner._masters.stepped, strict=True):
+        assert torch.equal(parameter, stepped.to(torch.bfloat16))
+    for _ in range(20):
+        resumed.update(batch, torch.ones(batch.num_actions), PolicyGradient())
+    for one, other in zip(learner._masters.stepped, resumed._masters.stepped, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

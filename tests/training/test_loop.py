@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from visualzoom.agents.chat import open_renderer
+from visualzoom.training.checkpoint import Checkpoint, CheckpointStore
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig
 from visualzoom.training.loop import draw_jobs, train
+from visualzoom.training.models import built_in_folder
 
 SMALL = ("--tasks-per-step", "3", "--group-size", "4", "--final-eval-tasks", "6", "--eval-tasks", "6")
 OFTEN = ("--checkpoint-every", "1", "--eval-every", "3", "--episodes-every", "3", "--keep-checkpoints", "9")
@@ -126,3 +134,71 @@ def test_training_from_python_gives_the_figures(tmp_path: Path) -> None:
     summary = train(config)
     assert summary is not None
     assert (summary.updates, summary.algorithm, summary.eval_tasks) == (1, "reinforce", 4)
+
+
+def small(out: Path, steps: int, **report: Any) -> TrainConfig:
+    """A run of a few seconds that learns next to nothing."""
+    return TrainConfig(
+        steps=steps,
+        out=out,
+        learn=LearnConfig(tasks_per_step=1, group_size=2, learning_rate=1e-12),
+        report=ReportConfig(**{"final_eval_tasks": 2, "eval_tasks": 2, "eval_every": 100, "tracker": (), **report}),
+    )
+
+
+def test_a_run_goes_on_when_the_model_that_it_began_with_is_gone(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(built_in_folder(), model)
+    config = replace(small(tmp_path / "run", 1), model=str(model))
+    train(config)
+    shutil.rmtree(model)
+    summary = train(replace(config, steps=2, out=None, resume=tmp_path / "run"))
+    assert summary is not None and summary.updates == 2
+
+
+def latest(out: Path) -> Checkpoint:
+    checkpoint = CheckpointStore(out / "checkpoints").latest()
+    assert checkpoint is not None
+    return checkpoint
+
+
+def test_a_resumed_run_writes_whole_models_after_the_one_it_came_from_is_pruned(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = small(out, 1, checkpoint_every=1, keep_checkpoints=1)
+    train(config)
+    origin = latest(out).folder
+    train(replace(config, steps=5, out=None, resume=out))
+    names = {path.name for path in latest(out).folder.iterdir()}
+    assert latest(out).step == 5 and {"tokenizer.json", "preprocessor_config.json", "visualzoom.json"} <= names
+    assert not origin.exists() or origin.samefile(out / "checkpoints" / "best")
+    assert open_renderer(latest(out).folder).family == "tiny"
+
+
+SIGNALLER = """
+import os, signal
+
+class Signaller:
+    def __init__(self, folder, first_step): ...
+    def log(self, kind, step, values):
+        if (kind, step) == ("greedy", 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    def close(self): ...
+"""
+
+
+def test_a_signal_during_an_evaluation_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "signaller.py").write_text(SIGNALLER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert train(small(tmp_path / "run", 9, eval_every=1, tracker=("signaller:Signaller",))) is None
+    assert latest(tmp_path / "run").step == 2
+
+
+def test_a_finished_run_that_is_resumed_knows_its_best_and_logs_nothing_twice(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    summary = train(small(out, 1))
+    assert summary is not None and latest(out).folder.samefile(out / "checkpoints" / "best")
+    state: Any = latest(out).state()
+    assert state["run"]["best_accuracy"] == summary.greedy_accuracy_after
+    train(replace(small(out, 1), out=None, resume=out))
+    rows = Counter((row["kind"], row["step"]) for row in _timeless(out / "metrics.jsonl"))
+    assert set(rows.values()) == {1} and ("sampled", 1) in rows
