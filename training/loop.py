@@ -100,8 +100,9 @@ def keep(run: Run, played: Sequence[Played]) -> None:
     """Evaluate, save episodes and checkpoints when they are due."""
     step, report = run.state.step, run.config.report
     best = False
-    if step % report.eval_every == 0 and step < run.config.steps:  # the last weights are examined by `conclude`
-        best = is_best(run, run.examine(Mode.GREEDY, report.eval_tasks))
+    last = step == run.config.steps  # `conclude` logs a larger evaluation; the best is found on equal tasks
+    if last or step % report.eval_every == 0:
+        best = is_best(run, run.examine(Mode.GREEDY, report.eval_tasks, log=not last))
     if step % report.episodes_every == 0:
         run.save_episodes(played)
     if best or step % report.checkpoint_every == 0:
@@ -128,8 +129,6 @@ def conclude(run: Run, progress: Progress) -> Summary:
     after = _examine(run, progress, "after training")
     state = run.state
     assert state.before is not None and state.forced is not None  # `examine_before` came first
-    if is_best(run, after.greedy):
-        run.save(best=True)  # once more: what is saved beside the weights must know the new best
     last = run.checkpoints.latest()
     summary = summarise(
         algorithm=run.config.algorithm,

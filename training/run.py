@@ -72,14 +72,15 @@ class Run:
     num_threads: int
     state: RunState = field(default_factory=RunState)
 
-    def examine(self, mode: Mode, num_tasks: int) -> Measures:
+    def examine(self, mode: Mode, num_tasks: int, *, log: bool = True) -> Measures:
         """Figures of the present weights on unseen tasks."""
         config = self.config
         temperature = 1.0 if mode is Mode.SAMPLED else 0.0
         prefix = forced_prefix(config) if mode is Mode.FORCED else ""
         agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
         measures = evaluate(agent, self.make_env, unseen(num_tasks, self.source), seed=config.seed).measures
-        self.metrics.log(mode, self.state.step, measures.values())
+        if log:
+            self.metrics.log(mode, self.state.step, measures.values())
         return measures
 
     def note_step(self, played: Sequence[Played], report: LearnerReport, seconds: float) -> dict[str, float]:

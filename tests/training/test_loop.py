@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,16 @@ class Signaller:
 """
 
 
-def test_a_signal_during_an_evaluation_loses_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "signaller.py").write_text(SIGNALLER)
-    monkeypatch.syspath_prepend(str(tmp_path))
+@pytest.fixture
+def own_modules(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose modules can be imported, as the user's present folder can."""
+    sys.path.insert(0, str(tmp_path))
+    yield tmp_path
+    sys.path.remove(str(tmp_path))
+
+
+def test_a_signal_during_an_evaluation_loses_no_step(tmp_path: Path, own_modules: Path) -> None:
+    (own_modules / "signaller.py").write_text(SIGNALLER)
     assert train(small(tmp_path / "run", 9, eval_every=1, tracker=("signaller:Signaller",))) is None
     assert latest(tmp_path / "run").step == 2
 
