@@ -62,7 +62,8 @@ def open_tasks(spec: TaskSpec, *, size_px: int | None = None, skip_bad_rows: boo
         return TaskTuple(spec)
     parts = [_weighted(item.strip()) for item in spec.split(",")]
     sources = [_named(name, size_px=size_px, skip_bad_rows=skip_bad_rows) for name, _ in parts]
-    return sources[0] if len(parts) == 1 else MixedTasks(sources, [weight for _, weight in parts])
+    mixed = MixedTasks(sources, [weight for _, weight in parts])  # of a single part too: it checks the weight
+    return sources[0] if len(parts) == 1 else mixed
 
 
 def endless(source: TaskSource) -> TaskSource:
@@ -132,7 +133,9 @@ class MixedTasks:
         """
         weights = [1.0] * len(sources) if weights is None else list(weights)
         if not sources or len(weights) != len(sources) or not all(0 < weight < float("inf") for weight in weights):
-            raise ValueError(f"{len(sources)} sources with weights {weights}; give one positive number for each source")
+            raise ValueError(
+                f"weights {weights} for {len(sources)} source(s); give one positive number for each source"
+            )
         self.sources = tuple(endless(source) for source in sources)
         self._bounds = np.cumsum(weights) / np.sum(weights)
 

@@ -22,6 +22,9 @@ from visualzoom.training.models import HUB_EXAMPLE, model_folder, quiet_loading,
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import env_maker
 
+SAVED_AS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+"""Ends of names that a picture with boxes can be saved under."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskConfig:
@@ -51,6 +54,7 @@ def run_ask(config: AskConfig) -> int:
     out = config.out or Path(f"{config.picture.stem}-zoom.png")
     if out.resolve() == config.picture.resolve():
         raise UsageError(f"--out {out} is the picture itself; choose another name")
+    _check_out(out)
     folder = model_folder(config.model)
     settings = settings_of(config.model, folder)
     print(_advice(config, folder), end="")
@@ -68,9 +72,20 @@ def settings_world(world: WorldConfig) -> WorldConfig:
     return dataclasses.replace(world, tasks="digit", data=None, reward="deepeyes")
 
 
+def _check_out(out: Path) -> None:
+    """Before the model is asked: what could not be saved would only be found out after the answer."""
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; give the name of a picture in it, for example {out / 'zoom.png'}")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if out.suffix.lower() not in SAVED_AS:
+        raise UsageError(f"--out {out}: no such kind of picture; let the name end in one of {', '.join(SAVED_AS)}")
+
+
 def _open_picture(path: Path) -> Picture:
     if not path.is_file():
-        raise UsageError(f"the picture {path} is not there; give the path of a PNG, JPEG or WebP file")
+        found = "is a folder" if path.is_dir() else "is not there"
+        raise UsageError(f"the picture {path} {found}; give the path of a PNG, JPEG or WebP file")
     try:
         picture = FilePicture(path)
         picture.pixels()

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.registry import resolve
-from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.config import TrainConfig, UsageError, WorldConfig
 from visualzoom.training.metrics import TRACKERS
-from visualzoom.training.models import model_folder
+from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, scope_of
 from visualzoom.training.run_folder import check_run_folder
 from visualzoom.training.world import check_world, user_errors
+
+
+def scope_warning(config: TrainConfig) -> str:
+    """What to say before a training that the model was not made for; nothing if it was, or if it makes no claim."""
+    scope, world, usual = scope_of(model_folder(config.model)), config.world, WorldConfig()
+    known = scope is None or families_of(world) <= set(scope.families)
+    if scope is None or (known and (world.env, world.tool) == (usual.env, usual.tool)):
+        return ""
+    return (
+        f"Note: {scope.statement} What it can't do at all earns no reward, and then nothing is learned. "
+        f"For other tasks, tools or environments name a model of the hub: --model {HUB_EXAMPLE}"
+    )
 
 
 def check_train(config: TrainConfig) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from visualzoom.training.checks import check_train
+from visualzoom.training.checks import check_train, scope_warning
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
 from visualzoom.training.models import quiet_loading
@@ -149,6 +149,9 @@ def _train(arguments: Sequence[str]) -> int:
 
     from visualzoom.training.loop import train
 
+    warning = scope_warning(config)
+    if warning:
+        print(warning, flush=True)
     quiet_loading()
     return STOPPED if train(config) is None else 0
 

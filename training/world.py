@@ -68,7 +68,8 @@ def open_source(world: WorldConfig, *, repeat: bool = True, quiet: bool = False)
     else:
         with user_errors(f"--data {world.data}"):
             if not world.data.is_file():
-                raise UsageError(f"--data {world.data}: there is no such file; give a .jsonl or .parquet file of tasks")
+                found = "this is a folder" if world.data.is_dir() else "there is no such file"
+                raise UsageError(f"--data {world.data}: {found}; give a .jsonl or .parquet file of tasks")
             source = open_tasks(world.data, skip_bad_rows=world.skip_bad_rows)
     if isinstance(source, TaskList) and source.skipped and not quiet:
         print(skipped_rows(source), file=sys.stderr)

@@ -51,7 +51,7 @@ def test_parts_without_weights_are_equal() -> None:
     assert 430 < counts["digit"] < 570
 
 
-@pytest.mark.parametrize("spec", ["digit:0,plain", "digit:-1,plain", "digit:0,plain:0"])
+@pytest.mark.parametrize("spec", ["digit:0,plain", "digit:-1,plain", "digit:0,plain:0", "digit:-1", "digit:0"])
 def test_weights_that_are_not_positive_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="one positive number for each source"):
         open_tasks(spec)

@@ -16,6 +16,7 @@ from PIL import Image
 from visualzoom.agents.chat import ImageLimits
 from visualzoom.algorithms.grpo import GRPO
 from visualzoom.training.assemble import make_algorithm
+from visualzoom.training.checks import scope_warning
 from visualzoom.training.cli import main, parse_train
 from visualzoom.training.config import PRESETS, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.config_file import config_to_json
@@ -72,6 +73,11 @@ def exit_code(*arguments: str) -> int:
         (["eval", "--agent", "oracle", "--num-tasks", "0"], "at least 1"),
         (["eval", "--agent", "oracl"], "known: vlm, oracle, random"),
         (["ask", "absent.png", "What?"], "is not there"),
+        (["ask", "examples", "What?"], "is a folder"),
+        (["ask", "examples/pictures/cards.png", "What?", "--out", "zoom"], "let the name end in"),
+        (["ask", "examples/pictures/cards.png", "What?", "--out", "examples"], "is a folder"),
+        (["ask", "examples/pictures/cards.png", "What?", "--out", "absent/zoom.png"], "no folder absent"),
+        (["train", "--data", "examples"], "this is a folder"),
         (["play", "--agent", "nobody"], "oracle"),
     ],
 )
@@ -313,3 +319,16 @@ def test_an_agent_of_the_users_own_is_measured_beside_the_models(capsys: pytest.
     assert exit_code("eval", "--agent", "oracle", "--num-tasks", "3", "--tasks", "sign") == 0
     oracle = capsys.readouterr().out.splitlines()[-1].split()
     assert oracle[:3] == ["oracle", "3", "1.000"]
+
+
+def test_training_the_built_in_model_on_what_it_was_not_made_for_is_told() -> None:
+    usual = TrainConfig()
+    assert scope_warning(usual) == ""
+    assert scope_warning(replace(usual, learn=replace(usual.learn, group_size=4))) == ""
+    for world in (
+        replace(usual.world, tasks="digit:0.5,sign"),
+        replace(usual.world, data=Path("rows.jsonl")),
+        replace(usual.world, tool=("image_zoom_in_tool", "own_tool:Mirror")),
+        replace(usual.world, env="own_environment:WhichHalf-v0"),
+    ):
+        assert "--model Qwen/" in scope_warning(replace(usual, world=world))
