@@ -1,6 +1,7 @@
 # make train     install what training needs into .venv, then train the built-in model on this machine's CPU
 # make test      install the test tools too, then lint, format check, types and tests
 # make test-all  the same with the long tests
+# make fuzz      install Atheris and let it search a minute for a text that a parser or a tool can't bear
 # make format    put the code into the house's format
 # make clean     remove what make and the tools made; runs/ stays
 #
@@ -26,13 +27,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 PACKAGES := envs rewards agents algorithms training evaluation
 # scripts that are not packages; a folder counts once it has a Python file
-SCRIPTS := $(patsubst %/,%,$(sort $(dir $(wildcard tests/*.py examples/*.py benchmarks/*.py))))
+SCRIPTS := $(patsubst %/,%,$(sort $(dir $(wildcard tests/*.py tests/fuzz/*.py examples/*.py benchmarks/*.py))))
 INSTALL = $(RUN) pip install --constraint constraints.txt \
   $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX)) $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all lint types format clean
+.PHONY: help train test test-all lint types fuzz format clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -55,6 +56,10 @@ types: $(VENV)/test.stamp
 	$(RUN) mypy $(SCRIPTS)
 	$(RUN) pyright
 
+fuzz: $(VENV)/test.stamp
+	$(RUN) pip install --constraint constraints.txt atheris
+	$(VENV)/bin/python tests/fuzz/atheris_target.py -max_total_time=60 $(ARGS)
+
 format: $(VENV)/test.stamp
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
@@ -66,7 +71,7 @@ clean:
 # The stamps make a second run start at once. A new file in a package needs no new install.
 $(VENV)/train.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing visualzoom and what it trains with into $(VENV): one to four minutes, once"
-	$(INSTALL) --editable ".[train]"
+	$(INSTALL) --editable ".[train,ray]"
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -3,7 +3,7 @@
 from visualzoom.agents.agent import VLMAgent
 from visualzoom.agents.chat import RENDERERS, Message, Renderer, open_renderer
 from visualzoom.agents.ledger import Author, ImageSpan, TokenLedger
-from visualzoom.agents.pool import EnvPool, Fault, Job, SerialPool
+from visualzoom.agents.pool import EnvPool, Job
 from visualzoom.agents.records import (
     Agent,
     AgentTurn,
@@ -26,7 +26,6 @@ __all__ = [
     "Author",
     "Completion",
     "EnvPool",
-    "Fault",
     "FinishReason",
     "FunctionAgent",
     "GenerateRequest",
@@ -42,7 +41,6 @@ __all__ = [
     "Reply",
     "Sampling",
     "ScriptedAgent",
-    "SerialPool",
     "ShownImage",
     "TokenLedger",
     "VLMAgent",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from visualzoom.agents.tokens import Rendered
+from visualzoom.envs.boxes import COORDINATES, Coordinates
 from visualzoom.envs.records import ToolCall
 from visualzoom.envs.registry import resolve
 
@@ -97,6 +98,10 @@ class Renderer(Protocol):
         """Sizes of the images that it takes."""
 
     @property
+    def coordinates(self) -> Coordinates:
+        """In which the model gives boxes."""
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end a reply."""
 
@@ -130,12 +135,15 @@ class ChatML:
     own_marks: tuple[Mark, ...] = ()
     """Further tokens that only the renderer may write."""
 
-    def __init__(self, tokenizer: Tokenizer, limits: ImageLimits, *, num_ids: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, limits: ImageLimits, *, num_ids: int, coordinates: Coordinates = "shown"
+    ) -> None:
         """Wrap a tokenizer, which the renderer owns from now on; `num_ids` counts the logits of the model."""
         self._tokenizer = tokenizer
         self._tokenizer.add_special_tokens(list(self.own_marks))
         self._tokenizer.encode_special_tokens = True  # in plain text a special token is just letters
         self.limits = limits
+        self.coordinates = coordinates
         self._ids = {mark: _id_of(tokenizer, mark) for mark in (*MARKS, *self.own_marks)}
         self.stop_ids = tuple(_id_of(tokenizer, mark) for mark in self.stop_marks)
         self.banned_ids = _banned_ids(tokenizer, self.stop_ids, num_ids)
@@ -242,6 +250,10 @@ RENDERERS: dict[str, str] = {
     "qwen3_vl": "visualzoom.agents.chat_families:Qwen3VLRenderer",
 }
 """Families by the `model_type` of their config.json; "tiny" is known by its tokenizer."""
+FAMILY_COORDINATES: dict[str, Coordinates] = {"qwen2_vl": "0-1000", "qwen2_5_vl": "shown", "qwen3_vl": "0-1000"}
+"""In which the published models of a family give boxes. What a checkpoint itself says comes first."""
+NOTE = "visualzoom.json"
+"""Our own words beside the weights."""
 
 
 def open_renderer(checkpoint: Path | str) -> Renderer:
@@ -265,7 +277,19 @@ def open_renderer(checkpoint: Path | str) -> Renderer:
     renderer_class = cast("type[ChatML]", resolve(family, RENDERERS, kind="renderer"))
     text_config = cast("Mapping[str, object]", config.get("text_config") or config)
     num_ids = cast("int", text_config.get("vocab_size") or config.get("vocab_size") or tokenizer.get_vocab_size())
-    return renderer_class(tokenizer, _image_limits(checkpoint, config), num_ids=num_ids)
+    return renderer_class(
+        tokenizer, _image_limits(checkpoint, config), num_ids=num_ids, coordinates=_coordinates(checkpoint, config)
+    )
+
+
+def _coordinates(checkpoint: Path | str, config: Mapping[str, object]) -> Coordinates:
+    """As the checkpoint's own note says; else those of its family."""
+    note = Path(checkpoint) / NOTE
+    said = _read_json(note).get("coordinates") if note.is_file() else None
+    found = said or FAMILY_COORDINATES.get(str(config.get("model_type")), "shown")
+    if found not in COORDINATES:
+        raise ValueError(f"{note} names the coordinates {found!r}; known: {', '.join(COORDINATES)}")
+    return found
 
 
 def _image_limits(checkpoint: Path | str, config: Mapping[str, object]) -> ImageLimits:

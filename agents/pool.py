@@ -1,23 +1,22 @@
 """Many environments played side by side, behind one small seam: `reset` and `step` for some of the slots.
 
-Law: a call gives one outcome for each slot, in order; an environment that throws gives a `Fault` and is replaced, and
-no other slot notices. Here they are stepped one after another; a vector environment fits behind the same seam.
+Law: a call gives one outcome for each slot, in order; an environment that throws, hangs or is lost gives a `Fault`, and
+no other slot notices. Where the environments live is the host's matter: threads of this process, or Ray workers.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from visualzoom.agents.records import Reply
-from visualzoom.envs.records import Pixels, StopReason, Task
+from visualzoom.envs.records import Pixels, Task
+from visualzoom.envs.thread_host import ThreadHost
+from visualzoom.envs.vector_records import Command, Fault, Host, Reset, Result, Step, Stop
 
 AnyEnv = gymnasium.Env[Any, Any]  # Any: a wrapper may have changed the types of its spaces
 MakeEnv = Callable[[], AnyEnv]
@@ -48,109 +47,76 @@ class Shown:
     """At reset, if the environment lets one look (`env.unwrapped.task`)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fault:
-    """An environment threw: the episode is over."""
+class EnvPool:
+    """Slots, each with an environment that plays one episode at a time; a new slot comes into being when it is used."""
 
-    problem: str
-    """Type and message, for tables and logs."""
-    trace: str = field(repr=False)
+    def __init__(self, host: Host) -> None:
+        """Play the environments of this host, which the pool closes in the end."""
+        self.host = host
 
     @classmethod
-    def of(cls, thrown: Exception) -> Fault:
-        """Keep the words and the place, not the exception: its frames would hold the environment alive."""
-        return cls(problem=f"{type(thrown).__name__}: {thrown}", trace="".join(traceback.format_exception(thrown)))
-
-
-class EnvPool(Protocol):
-    """Slots, each with an environment that plays one episode at a time."""
+    def here(cls, make_env: MakeEnv, *, num_threads: int = 1) -> EnvPool:
+        """Environments of this process."""
+        return cls(ThreadHost(lambda _: make_env(), num_threads=num_threads))
 
     def reset(self, slots: Sequence[int], jobs: Sequence[Job]) -> list[Shown | Fault]:
-        """Begin a job in each of these slots; a slot that was never used comes into being."""
+        """Begin a job in each of these slots."""
+        return self._all(slots, [Reset(seed=job.seed, options={"task": job.task_index}) for job in jobs])
 
     def step(self, slots: Sequence[int], replies: Sequence[Reply]) -> list[Shown | Fault]:
         """Hand each slot its reply; one with a `stop` truncates the episode from outside."""
+        return self._all(slots, [_command(reply) for reply in replies])
 
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class HasTask(Protocol):
-    """An environment that lets oracles look at the truth."""
-
-    @property
-    def task(self) -> Task: ...
-
-
-@runtime_checkable
-class Stoppable(Protocol):
-    """An environment that can be truncated from outside."""
-
-    def stop(self, reason: StopReason, reply: str) -> tuple[Any, Any, bool, bool, dict[str, Any]]: ...
-
-
-class SerialPool:
-    """Environments of this process, made when first needed and kept for later calls."""
-
-    def __init__(self, make_env: MakeEnv) -> None:
-        self._make_env = make_env
-        self._envs: dict[int, AnyEnv] = {}
-
-    def reset(self, slots: Sequence[int], jobs: Sequence[Job]) -> list[Shown | Fault]:
-        for slot in slots:
-            if slot not in self._envs:
-                self._envs[slot] = self._make_env()  # one that can't even be made is no episode's fault: it raises
-        pairs = zip(slots, jobs, strict=True)
-        return [self._guarded(slot, partial(_reset, self._envs[slot], job)) for slot, job in pairs]
-
-    def step(self, slots: Sequence[int], replies: Sequence[Reply]) -> list[Shown | Fault]:
-        pairs = zip(slots, replies, strict=True)
-        return [self._guarded(slot, partial(_step, self._envs[slot], reply)) for slot, reply in pairs]
+    def troubles(self) -> str:
+        """What went wrong so far, counted, for a person; an empty text if nothing did."""
+        return ", ".join(f"{count} {what}" for what, count in sorted(self.host.faults.items()) if count)
 
     def close(self) -> None:
-        while self._envs:
-            self._envs.popitem()[1].close()
+        """Let the environments go."""
+        self.host.close()
 
-    def _guarded(self, slot: int, act: Callable[[], Shown]) -> Shown | Fault:
-        try:
-            return act()
-        except Exception as thrown:  # the boundary of foreign code: what it throws ends one episode, not the run
-            with suppress(Exception):  # its state is unknown and it may well throw again; the slot gets a fresh one
-                self._envs.pop(slot).close()
-            return Fault.of(thrown)
+    def _all(self, slots: Sequence[int], commands: Sequence[Command]) -> list[Shown | Fault]:
+        self.host.send_all(zip(slots, commands, strict=True))
+        results = {result.env_id: result for result in self.host.recv_all()}
+        return [_outcome(results[slot]) for slot in slots]
 
 
-def _reset(env: AnyEnv, job: Job) -> Shown:
-    observation, info = env.reset(seed=job.seed, options={"task": job.task_index})
-    world = env.unwrapped
-    return _shown(observation, info, task=world.task if isinstance(world, HasTask) else None)
+def _command(reply: Reply) -> Command:
+    return Step(action=reply.text) if reply.stop is None else Stop(reason=reply.stop, reply=reply.text)
 
 
-def _step(env: AnyEnv, reply: Reply) -> Shown:
-    world = env.unwrapped
-    if reply.stop is None:
-        outcome = env.step(reply.text)
-    elif isinstance(world, Stoppable):
-        outcome = world.stop(reply.stop, reply.text)
-    else:
-        return Shown(text="", images=(), info={"stop_reason": reply.stop}, truncated=True)
-    observation, reward, terminated, truncated, info = outcome
-    shown = _shown(observation, info)
-    return replace(shown, reward=float(reward), terminated=bool(terminated), truncated=bool(truncated))
+def _outcome(result: Result) -> Shown | Fault:
+    try:
+        return result.fault or _shown(result)
+    except TypeError as problem:  # an observation that no agent can read
+        return Fault.of(problem)
 
 
-def _shown(observation: object, info: Mapping[str, object], *, task: Task | None = None) -> Shown:
+def _shown(result: Result) -> Shown:
+    text, images = ("", ()) if result.observation is None else _parts(result.observation)
+    return Shown(
+        text=text,
+        images=images,
+        info=result.info,
+        reward=result.reward,
+        terminated=result.terminated,
+        truncated=result.truncated,
+        task=result.task,
+    )
+
+
+def _parts(observation: object) -> tuple[str, tuple[Pixels, ...]]:
     if not isinstance(observation, Mapping) or not {"text", "images"} <= set(observation):
         raise TypeError(
             f"an observation of type {type(observation).__name__}; agents read a dict with `text` (str) and `images` "
-            "(tuple of uint8 arrays [height, width, 3]): wrap the environment with "
+            "(tuple of uint8 arrays [height, width, 3]): see visualzoom.envs.adapt, or wrap the environment with "
             "gymnasium.wrappers.TransformObservation"
         )
     images = tuple(observation["images"])
     for image in images:
         if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
             raise TypeError(f"an image of {_form(image)} in the observation; give uint8 arrays [height, width, 3]")
-    return Shown(text=str(observation["text"]), images=images, info=info, task=task)
+    return str(observation["text"]), images
 
 
 def _form(image: object) -> str:

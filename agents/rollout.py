@@ -1,7 +1,8 @@
 """Playing: an agent and many environments, turn by turn, until every episode has ended.
 
 Law: started = finished + failed. A job gives exactly one `Played`, which depends on the job alone: not on the others,
-on their order, nor on how many are played at once. What an environment throws ends its episode as `env_error`.
+on their order, nor on how many are played at once. What an environment throws ends its episode as `env_error`, and one
+that is lost ends it as `worker_lost`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from visualzoom.agents.ledger import TokenLedger
-from visualzoom.agents.pool import EnvPool, Fault, Job, MakeEnv, SerialPool, Shown
+from visualzoom.agents.pool import EnvPool, Job, MakeEnv, Shown
 from visualzoom.agents.records import Agent, AgentTurn, Reply, ShownImage
 from visualzoom.envs.images import ArrayPicture
 from visualzoom.envs.records import Episode, ImageRef, Reward, StopReason, Task, Turn
+from visualzoom.envs.vector_records import Fault
 
 Progress = Callable[[int, int], None]
 """Told (episodes ended, episodes asked for) after each round of turns."""
@@ -34,7 +36,7 @@ class Played:
     ledger: TokenLedger | None
     """None if the agent has no tokens, or never replied."""
     problem: str | None = None
-    """What the environment threw, for an episode that ended as `env_error`."""
+    """What the environment threw or how it was lost, for an episode that ended so."""
 
 
 def group_jobs(task_indices: Sequence[int], *, group_size: int, seed: int) -> list[Job]:
@@ -65,8 +67,9 @@ def play(
     """
     if max_live is not None and max_live < 1:
         raise ValueError(f"max_live={max_live}; at least 1 episode must be played at once, or None for all")
-    if callable(envs):
-        pool = SerialPool(envs)
+    if not isinstance(envs, EnvPool):
+        envs().close()  # one that can't even be made is no episode's fault: it raises
+        pool = EnvPool.here(envs)
         try:
             return play(agent, pool, jobs, max_live=max_live, on_progress=on_progress)
         finally:
@@ -160,9 +163,9 @@ class _Live:
         return record if isinstance(record, Episode) else self._foreign(outcome)
 
     def failed(self, fault: Fault) -> Episode:
-        _log.warning("episode %s ended as env_error: %s\n%s", self.episode_id, fault.problem, fault.trace)
+        _log.warning("episode %s ended as %s: %s\n%s", self.episode_id, fault.stop_reason, fault.problem, fault.trace)
         self.problem = fault.problem
-        return self._episode(StopReason.ENV_ERROR, None)
+        return self._episode(fault.stop_reason, None)
 
     def played(self, episode: Episode, ledger: TokenLedger | None) -> Played:
         return Played(job=self.job, episode=episode, ledger=ledger, problem=self.problem)

@@ -12,6 +12,7 @@ import numpy as np
 
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.records import AgentTurn, Reply
+from visualzoom.envs.boxes import Coordinates, Frame, FramedBox, frame_of
 from visualzoom.envs.protocol import DeepEyesV2, WordProtocol
 from visualzoom.envs.records import Box, ToolCall
 
@@ -52,11 +53,13 @@ class RandomAgent(FunctionAgent):
         answers: Sequence[str] = DIGITS,
         protocol: WordProtocol | None = None,
         tool: str = ZOOM,
+        coordinates: Coordinates = "shown",
     ) -> None:
         self._call_rate = call_rate
         self._answers = tuple(answers)
         self._protocol = protocol or DeepEyesV2()
         self._tool = tool
+        self._coordinates = coordinates
         super().__init__(self._reply)
 
     def _reply(self, turn: AgentTurn) -> str:
@@ -66,21 +69,32 @@ class RandomAgent(FunctionAgent):
         height_px, width_px = turn.images[0].shape[:2]
         left, right = np.sort(rng.choice(width_px + 1, size=2, replace=False)).tolist()
         top, bottom = np.sort(rng.choice(height_px + 1, size=2, replace=False)).tolist()
-        call = ToolCall(name=self._tool, arguments={"bbox_2d": [left, top, right, bottom]})
-        return self._protocol.render_call(call)
+        shown = Frame(width_px, height_px)
+        original = shown if turn.task is None else Frame(*turn.task.image_size)
+        frame = frame_of(self._coordinates, shown, original)
+        box = FramedBox(left, top, right, bottom, shown)
+        return self._protocol.render_call(ToolCall(name=self._tool, arguments={"bbox_2d": written(box, frame)}))
 
 
 class OracleAgent:
     """Knows the task: looks at each piece of evidence in turn, then answers right.
 
-    Boxes are given in pixels of the first image as shown, as the built-in environment takes them.
+    Boxes are given in whole pixels of the first image as shown, or their like in other coordinates.
     """
 
-    def __init__(self, *, max_calls: int | None = None, protocol: WordProtocol | None = None, tool: str = ZOOM) -> None:
+    def __init__(
+        self,
+        *,
+        max_calls: int | None = None,
+        protocol: WordProtocol | None = None,
+        tool: str = ZOOM,
+        coordinates: Coordinates = "shown",
+    ) -> None:
         """Look at `max_calls` pieces of evidence at most; None for all of them."""
         self._max_calls = max_calls
         self._protocol = protocol or DeepEyesV2()
         self._tool = tool
+        self._coordinates = coordinates
         self._overview_px: dict[str, tuple[int, int]] = {}
 
     def act(self, turns: Sequence[AgentTurn]) -> list[Reply]:
@@ -102,8 +116,19 @@ class OracleAgent:
         evidence = task.evidence[: self._max_calls]
         if turn.turn >= len(evidence):
             return self._protocol.render_answer(task.answer)
-        box = as_shown(evidence[turn.turn], task.image_size, self._overview_px[turn.episode_id])
-        return self._protocol.render_call(ToolCall(name=self._tool, arguments={"bbox_2d": box}))
+        shown = Frame(*self._overview_px[turn.episode_id])
+        left, top, right, bottom = as_shown(evidence[turn.turn], task.image_size, shown)
+        box = FramedBox(left, top, right, bottom, shown)
+        frame = frame_of(self._coordinates, shown, Frame(*task.image_size))
+        return self._protocol.render_call(ToolCall(name=self._tool, arguments={"bbox_2d": written(box, frame)}))
+
+
+def written(box: FramedBox, frame: Frame) -> list[float]:
+    """The box as a model would write it in this frame: whole numbers stay whole."""
+    mapped = box.within(frame)
+    return [
+        int(value) if value == int(value) else value for value in (mapped.left, mapped.top, mapped.right, mapped.bottom)
+    ]
 
 
 def as_shown(box: Box, original_px: tuple[int, int], shown_px: tuple[int, int]) -> list[int]:

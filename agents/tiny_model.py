@@ -11,6 +11,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from visualzoom.agents.chat import NOTE
+from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.protocol import DeepEyesV2
 from visualzoom.envs.tools import ZoomIn
 
@@ -86,7 +88,11 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
 
 
 def save_tiny(
-    model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path, *, coordinate_frame: str
+    model: Qwen3VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    coordinates: Coordinates,
 ) -> None:
     """Write weights, tokenizer, chat template and image processor so that other libraries open the folder too."""
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -107,12 +113,12 @@ def save_tiny(
     _write_json(folder / "preprocessor_config.json", image_processor)
     _write_json(folder / "video_preprocessor_config.json", video_processor)
     note = {
-        "coordinate_frame": coordinate_frame,
+        "coordinates": coordinates,
         "scope": SCOPE,
         "scope_families": SCOPE_FAMILIES,
         "scope_questions": SCOPE_QUESTIONS,
     }
-    _write_json(folder / "visualzoom.json", note)
+    _write_json(folder / NOTE, note)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -35,7 +35,7 @@ def ungrounded_base(folder: Path, *, aimed_share: float, steps: int, num_scenes:
     recipe.state.step = recipe.config.encoder_steps + recipe.config.joint_steps // 2  # in the middle of the cosine
     for step in range(steps):
         recipe.joint_step(np.random.default_rng([11, step]))
-    save_tiny(recipe.module, recipe.tokenizer, folder, coordinate_frame="shown_px")
+    save_tiny(recipe.module, recipe.tokenizer, folder, coordinates="shown")
 
 
 def main() -> None:

@@ -5,10 +5,11 @@ Importing this module registers the environment, so `gymnasium.make("visualzoom.
 
 import gymnasium
 
-from visualzoom.envs.boxes import Frame, FramedBox, iou
+from visualzoom.envs.boxes import COORDINATES, Coordinates, Frame, FramedBox, iou
 from visualzoom.envs.image_store import ImageStore
 from visualzoom.envs.images import ArrayPicture, BytesPicture, FilePicture, ImageError
-from visualzoom.envs.protocol import PROTOCOLS, DeepEyesV2, Parsed, WordProtocol
+from visualzoom.envs.kernels import KERNELS, Kernel, open_kernel
+from visualzoom.envs.protocol import PROTOCOLS, BadCall, DeepEyesV2, Parsed, WordProtocol
 from visualzoom.envs.records import (
     Box,
     Episode,
@@ -24,21 +25,38 @@ from visualzoom.envs.records import (
     ToolResult,
     Turn,
 )
+from visualzoom.envs.regions import Region
 from visualzoom.envs.registry import resolve
 from visualzoom.envs.spaces import ImageTuple, UnicodeText
 from visualzoom.envs.tasks import HELD_OUT_FIRST, TASKS, MixedTasks, endless, open_tasks
-from visualzoom.envs.tools import TOOLS, Outcome, Sight, Tool, ZoomIn, function_schema
+from visualzoom.envs.thread_vector import ThreadVectorEnv
+from visualzoom.envs.tools import (
+    TOOLS,
+    NoLook,
+    Outcome,
+    Rotate,
+    Seen,
+    Sight,
+    Tool,
+    ZoomIn,
+    ZoomRules,
+    function_schema,
+)
 from visualzoom.envs.views import ViewRule
 from visualzoom.envs.zoom_env import Observation, VisualZoomEnv
 
 __all__ = [
+    "COORDINATES",
     "HELD_OUT_FIRST",
+    "KERNELS",
     "PROTOCOLS",
     "TASKS",
     "TOOLS",
     "ArrayPicture",
+    "BadCall",
     "Box",
     "BytesPicture",
+    "Coordinates",
     "DeepEyesV2",
     "Episode",
     "FilePicture",
@@ -48,18 +66,24 @@ __all__ = [
     "ImageRef",
     "ImageStore",
     "ImageTuple",
+    "Kernel",
     "MixedTasks",
+    "NoLook",
     "Observation",
     "Outcome",
     "Parsed",
     "Picture",
     "Pixels",
+    "Region",
     "Reward",
     "RewardFn",
+    "Rotate",
+    "Seen",
     "Sight",
     "StopReason",
     "Task",
     "TaskSource",
+    "ThreadVectorEnv",
     "Tool",
     "ToolCall",
     "ToolResult",
@@ -69,12 +93,18 @@ __all__ = [
     "VisualZoomEnv",
     "WordProtocol",
     "ZoomIn",
+    "ZoomRules",
     "endless",
     "function_schema",
     "iou",
+    "open_kernel",
     "open_tasks",
     "resolve",
 ]
 
 if "VisualZoom-v0" not in gymnasium.registry:  # a reload of this module must not warn
-    gymnasium.register(id="VisualZoom-v0", entry_point="visualzoom.envs.zoom_env:VisualZoomEnv")
+    gymnasium.register(
+        id="VisualZoom-v0",
+        entry_point="visualzoom.envs.zoom_env:VisualZoomEnv",
+        vector_entry_point="visualzoom.envs.make_vector:make_vector",
+    )

@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from visualzoom.envs.records import Box
+
+Coordinates = Literal["shown", "original", "0-1000", "0-1"]
+"""How a model speaks of places in an image: pixels as shown, pixels of the original, thousandths, shares."""
+COORDINATES: tuple[Coordinates, ...] = get_args(Coordinates)
+
+
+SLACK_PX = 1e-6
+"""More than arithmetic is off by in images of any size, and less than anybody means."""
 
 
 class Frame(NamedTuple):
@@ -19,6 +27,23 @@ class Frame(NamedTuple):
 
     width_px: int
     height_px: int
+
+
+def frame_of(coordinates: Coordinates, shown: Frame, original: Frame) -> Frame:
+    """The frame in which a model speaks that uses these coordinates.
+
+    Args:
+        coordinates: What it uses.
+        shown: Size at which it sees the image.
+        original: Size of what the image shows, before it was resized.
+    """
+    frames: dict[Coordinates, Frame] = {
+        "shown": shown,
+        "original": original,
+        "0-1000": Frame(1000, 1000),
+        "0-1": Frame(1, 1),
+    }
+    return frames[coordinates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +105,14 @@ def to_original(box: FramedBox, width_px: int, height_px: int) -> tuple[float, f
     return mapped.left, mapped.top, mapped.right, mapped.bottom
 
 
-def round_outwards(left: float, top: float, right: float, bottom: float) -> Box:
-    """The smallest box of whole pixels that holds this one."""
-    return Box(math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+def round_outwards(left: float, top: float, right: float, bottom: float, *, slack_px: float = 0.0) -> Box:
+    """The smallest box of whole pixels that holds this one, but for what reaches less than the slack into a pixel."""
+    return Box(
+        math.floor(left + slack_px),
+        math.floor(top + slack_px),
+        math.ceil(right - slack_px),
+        math.ceil(bottom - slack_px),
+    )
 
 
 def area(box: Box) -> int:

@@ -1,8 +1,7 @@
 """Pictures of a user's own: arrays, encoded bytes, files.
 
-Law: equal keys mean equal pixels; the bytes of a stranger give a picture or an `ImageError`, never anything else, and
-never take more memory than `MAX_PIXELS` allows. Headers are read at once, pixels when they are asked for and each time
-anew: see image_store.py for what is kept.
+Law: equal keys mean equal pixels. Headers are read at once, pixels when they are asked for and each time anew: see
+decoding.py for what is refused, image_store.py for what is kept.
 """
 
 from __future__ import annotations
@@ -10,27 +9,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import threading
-import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
+from visualzoom.envs.decoding import ImageError as ImageError
+from visualzoom.envs.decoding import decode, read_size
 from visualzoom.envs.records import Pixels
-
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
-MAX_PIXELS = 80_000_000
-"""Larger pictures are refused before they are decoded: a small file can hold a huge picture."""
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_QUIET = threading.Lock()  # warnings.catch_warnings changes the whole process
-
-
-class ImageError(ValueError):
-    """A picture can't be used; the message names it, the reason, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +42,7 @@ class ArrayPicture:
         kept = np.array(given, order="C")
         kept.flags.writeable = False
         object.__setattr__(self, "array", kept)
-        object.__setattr__(self, "key", _digest(f"array {kept.shape}", kept.data))
+        object.__setattr__(self, "key", content_key(kept))
 
     @property
     def width_px(self) -> int:
@@ -92,7 +79,9 @@ class BytesPicture:
             ImageError: Not a picture, of a format that is not allowed, or too large.
         """
         width_px, height_px = read_size(io.BytesIO(self.data), self.name)
-        object.__setattr__(self, "key", _digest("encoded", self.data))
+        digest = _encoded_hash()
+        digest.update(self.data)
+        object.__setattr__(self, "key", digest.hexdigest())
         object.__setattr__(self, "width_px", width_px)
         object.__setattr__(self, "height_px", height_px)
 
@@ -162,112 +151,24 @@ class FilePicture:
         return pixels
 
 
+def content_key(pixels: Pixels) -> str:
+    """Name of a picture by its pixels, 128 bits in hex: another one for other pixels or another shape."""
+    digest = hashlib.sha256(f"rgb {pixels.shape[1]}x{pixels.shape[0]} ".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:32]
+
+
 def _cannot_open(path: str | os.PathLike[str], problem: Exception) -> ImageError:
     reason = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
     return ImageError(f"{os.fspath(path)!r} can't be read: {reason}; check the path")
-
-
-def read_size(file: BinaryIO, name: str) -> tuple[int, int]:
-    """(width, height) of an encoded picture, upright, from its header alone.
-
-    Raises:
-        ImageError: Not a picture, of a format that is not allowed, or too large.
-    """
-    image, orientation = _opened(file, name)
-    with image:
-        return (image.height, image.width) if orientation in _TURNED else (image.width, image.height)
-
-
-def decode(file: BinaryIO, name: str) -> Pixels:
-    """RGB pixels of an encoded picture, upright, transparency over white; the first frame of an animation.
-
-    Raises:
-        ImageError: As `read_size`, or the data is corrupt.
-    """
-    image, orientation = _opened(file, name)
-    try:
-        with image:
-            upright = _upright(image, orientation)
-            return np.array(_opaque(upright).convert("RGB"))
-    except Exception as problem:  # a decoder raises whatever a stranger's bytes lead it to
-        raise ImageError(f"{name} is corrupt: {_reason(problem)}; save it again or leave it out") from problem
-
-
-def _opened(file: BinaryIO, name: str) -> tuple[Image.Image, int]:
-    """The picture with only its header read, and its EXIF orientation."""
-    try:
-        with _QUIET, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, about sizes and bad EXIF: both are judged here
-            image = Image.open(file, formats=FORMATS)
-            orientation = _orientation(image)
-    except Image.DecompressionBombError as problem:
-        raise _too_large(name, str(problem)) from problem
-    except Exception as problem:  # as in `decode`
-        allowed = ", ".join(FORMATS)
-        raise ImageError(f"{name} is no picture that can be read ({allowed}): {_reason(problem)}") from problem
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, f"it has {image.width}x{image.height} px")
-    return image, orientation
-
-
-def _too_large(name: str, found: str) -> ImageError:
-    return ImageError(f"{name} is too large: {found}; at most {MAX_PIXELS:,} pixels are allowed: scale it down")
-
-
-def _reason(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {problem}"[:200]
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 if there is none that can be read. Of a PNG only what its header holds."""
-    exif = Image.Exif()
-    data = image.info.get("exif")
-    if not isinstance(data, bytes):
-        return 1
-    try:
-        exif.load(data)
-        return int(exif.get(0x0112, 1))
-    except Exception:  # bad EXIF is no reason to refuse the pixels
-        return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """The picture without transparency and with 8 bits a channel."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ImageError(f"pixels of mode {image.mode!r}; save it with 8 bits a channel")
-    if not image.has_transparency_data:
-        return image
-    coloured = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
 
 
 @lru_cache(maxsize=65536)
 def _file_digest(path: Path, mtime_ns: int, size_bytes: int) -> str:
     """As of a `BytesPicture` of the same bytes; time and size stand here so that a changed file is read again."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: _hash("encoded")).hexdigest()
+        return hashlib.file_digest(file, _encoded_hash).hexdigest()
 
 
-def _digest(kind: str, data: bytes | memoryview) -> str:
-    digest = _hash(kind)
-    digest.update(data)
-    return digest.hexdigest()
-
-
-def _hash(kind: str) -> hashlib.blake2b:
-    return hashlib.blake2b(kind.encode(), digest_size=16)
+def _encoded_hash() -> hashlib.blake2b:
+    return hashlib.blake2b(b"encoded", digest_size=16)

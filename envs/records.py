@@ -56,7 +56,7 @@ class Task:
     question: str
     answer: str
     pictures: tuple[Picture, ...]
-    """At least one; tools act on the first one."""
+    """At least one."""
     evidence: tuple[Box, ...] = ()
     """Where the answer can be read, in original pixels; empty where unknown or where nothing is to be found."""
     family: str = ""
@@ -141,6 +141,16 @@ class ToolResult:
     """In original pixels, rounded outwards; None for what is not a crop."""
     image: ImageRef | None = None
     """What was shown, if the tool made an image."""
+    image_index: int = 0
+    """Which image of the episode was looked at, in the order shown; 0 is the task's first picture."""
+    picture_index: int | None = 0
+    """In which of the task's pictures `executed_box` lies; None for a picture that a tool made."""
+    shown_index: int | None = None
+    """Which image of the episode `image` is, in the order shown."""
+    visual_tokens: int = 0
+    """Cost of what was shown."""
+    whole_image: bool = False
+    """A crop of (nearly) the whole picture: a call that looks no closer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,9 +191,23 @@ class Episode:
         return tuple(result for turn in self.turns for result in turn.tool_results)
 
     @property
-    def num_crops(self) -> int:
-        """Calls that succeeded and gave an image."""
+    def cuts(self) -> tuple[ToolResult, ...]:
+        """Calls that cut a part out of the first picture, where the evidence lies; the last may not have been shown."""
+        return tuple(
+            result
+            for result in self.tool_results
+            if result.error is None and result.executed_box is not None and result.picture_index == 0
+        )
+
+    @property
+    def num_looks(self) -> int:
+        """Calls that succeeded and showed an image."""
         return sum(result.error is None and result.image is not None for result in self.tool_results)
+
+    @property
+    def num_crops(self) -> int:
+        """Calls that cut a part out of a picture and showed it."""
+        return sum(result.image is not None and result.executed_box is not None for result in self.tool_results)
 
 
 class RewardFn(Protocol):

@@ -71,6 +71,17 @@ def endless(source: TaskSource) -> TaskSource:
     return source if source.num_tasks is None else EndlessTasks(source)
 
 
+def has_size(spec: str) -> bool:
+    """Whether `size_px` means anything to one of the sources that this text names.
+
+    Raises:
+        LookupError: No family has that name.
+    """
+    names = [_weighted(item.strip())[0] for item in spec.split(",")]
+    found = [resolve(name, TASKS, kind="task family") for name in names if Path(name).suffix.lower() not in READERS]
+    return any(callable(maker) and "size_px" in inspect.signature(maker).parameters for maker in found)
+
+
 def _weighted(item: str) -> tuple[str, float]:
     """Name and weight of one part: "digit:0.7" or "digit"."""
     name, _, weight = item.rpartition(":")

@@ -2,7 +2,7 @@
 
 Law: what is shown has sides that are multiples of `factor_px` and an area within [min_px, max_px], so a model's
 processor with the same numbers leaves it as it is; a picture that already fits is shown pixel for pixel.
-Sizes only: tokens are the agents' matter, but a cell is one token of the models we know.
+Sizes only: kernels.py scales the pixels; tokens are the agents' matter, but a cell is one token of the models we know.
 """
 
 from __future__ import annotations
@@ -11,16 +11,11 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-from PIL import Image
-
+from visualzoom.envs.kernels import Kernel, PillowKernel
 from visualzoom.envs.records import Pixels
 
-KERNEL_VERSION = 1
-"""Part of the name of every view: raise it when the same picture would give other pixels."""
 MAX_ASPECT = 100
 """Longer pictures are shown as if they were this long; processors refuse an aspect of 200."""
-_REDUCING_GAP = 3.0  # shrink by whole numbers first, to three times the size: several times faster, no visible change
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,23 +66,14 @@ class ViewRule:
         columns, rows = self.grid(width_px, height_px, enlarge=enlarge)
         return columns * self.factor_px, rows * self.factor_px
 
-    def show(self, pixels: Pixels, enlarge: bool) -> Pixels:
-        """The picture resized to its grid, with anti-aliasing; a new array, [height, width, 3], C-contiguous."""
+    def show(self, pixels: Pixels, enlarge: bool, kernel: Kernel | None = None) -> Pixels:
+        """Pixels scaled to their grid by the kernel, Pillow's if none is given; a new array."""
         height_px, width_px = pixels.shape[:2]
-        return resize(pixels, *self.size_px(width_px, height_px, enlarge=enlarge))
+        return (kernel or PillowKernel()).resize(pixels, *self.size_px(width_px, height_px, enlarge=enlarge))
 
     def cost(self, width_px: int, height_px: int) -> int:
         """Cells of a picture shown at this size: its visual tokens."""
         return width_px * height_px // self.factor_px**2
-
-
-def resize(pixels: Pixels, width_px: int, height_px: int) -> Pixels:
-    """The picture at exactly this size; a new array."""
-    if pixels.shape[:2] == (height_px, width_px):
-        return np.array(pixels, order="C")
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    resized = image.resize((width_px, height_px), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
-    return np.array(resized)
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,6 @@ Words belong to the protocol, crops to the tools, worth to the reward; no token 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
@@ -16,21 +15,30 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from visualzoom.envs.boxes import Frame
+from visualzoom.envs.boxes import Coordinates
+from visualzoom.envs.calls import CallRunner, Eye
 from visualzoom.envs.image_store import ImageStore, default_store
-from visualzoom.envs.images import ArrayPicture
 from visualzoom.envs.open_episode import Limits, OpenEpisode, Shown, plain
-from visualzoom.envs.protocol import PROTOCOLS, Parsed, WordProtocol
-from visualzoom.envs.records import Box, Picture, Pixels, Reward, RewardFn, StopReason, Task, TaskSource, ToolResult
-from visualzoom.envs.registry import made, misfit, resolve, suggest
+from visualzoom.envs.parts import (
+    checked_coordinates,
+    checked_reward,
+    fixed_coordinates,
+    open_protocol,
+    open_reward,
+    open_tools,
+    open_view_rule,
+)
+from visualzoom.envs.protocol import Parsed, WordProtocol
+from visualzoom.envs.records import Pixels, RewardFn, StopReason, Task, TaskSource, ToolResult
+from visualzoom.envs.regions import Region
+from visualzoom.envs.registry import suggest
 from visualzoom.envs.render import with_boxes
+from visualzoom.envs.snapshot import Snapshot, differences, set_chance, take, verified
 from visualzoom.envs.spaces import ImageTuple, UnicodeText
 from visualzoom.envs.tasks import HELD_OUT_FIRST, open_tasks
-from visualzoom.envs.tools import TOOLS, Outcome, Sight, Tool, run_call
-from visualzoom.envs.views import TINY_CROP, TINY_OVERVIEW, VIEWS, ViewRule
+from visualzoom.envs.tools import Tool
+from visualzoom.envs.views import TINY_CROP, TINY_OVERVIEW, ViewRule
 
-BAD_JSON = "bad_json"
-"""Error of a call that could not be parsed; it has no name."""
 _OPTIONS = ("task",)
 
 
@@ -62,6 +70,12 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         max_images: int = 8,
         max_characters: int = 16_384,
         max_visual_tokens: int | None = None,
+        max_calls: int = 4,
+        tool_timeout_s: float | None = None,
+        coordinates: Coordinates | None = None,
+        upscale: bool = True,
+        kernel: str | None = None,
+        share_images: bool = False,
         store: ImageStore | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -78,35 +92,51 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
             max_images: Images shown in an episode, the overview included.
             max_characters: Longest reply.
             max_visual_tokens: Cells of all images shown in an episode; no bound if None.
-            store: Where pixels are kept; by default all environments of a process share one.
+            max_calls: Calls run in one turn, for protocols that know several.
+            tool_timeout_s: Longest time of one call; the episode then ends as `tool_timeout`. No bound if None.
+            coordinates: In which boxes are given: pixels as "shown" or of the "original", "0-1000" or "0-1"; by default
+                as the protocol says, else "shown".
+            upscale: Show a small crop as large as `crop` allows; else no larger than it is.
+            kernel: What scales pictures: "pillow" (the default), "torch", "auto" (torch where it is installed).
+            share_images: Hand out the store's own read-only arrays in place of copies: faster, and siblings share them.
+            store: Where pixels are kept; by default all environments of a process and kernel share one.
             render_mode: None or "rgb_array".
 
         Raises:
             LookupError: A name is not known, or is that of something else.
-            ValueError: A limit or the render mode is out of range.
+            ValueError: A limit, the coordinates or the render mode are out of range.
         """
         modes = self.metadata["render_modes"]
         if render_mode not in (None, *modes):
             raise ValueError(f"render_mode is {render_mode!r}; it must be None or one of {modes}")
+        if kernel is not None and store is not None:
+            raise ValueError("a store has a kernel already; give one of kernel and store")
         self.limits = Limits(
             max_turns=max_turns,
             max_images=max_images,
             max_characters=max_characters,
             max_visual_tokens=max_visual_tokens,
+            max_calls=max_calls,
+            tool_timeout_s=tool_timeout_s,
         )
         self.tasks: TaskSource = open_tasks(tasks)
-        self.reward = _reward(reward)
-        self.tools = _tools(tools)
-        self.protocol = _protocol(protocol)
-        self.view = _view_rule(view)
-        self.crop = _view_rule(crop)
-        self.store = default_store() if store is None else store
+        self.reward = open_reward(reward)
+        self.tools = open_tools(tools)
+        self.protocol = open_protocol(protocol)
+        self.view = open_view_rule(view)
+        self.crop = open_view_rule(crop)
+        self.coordinates = checked_coordinates(coordinates or fixed_coordinates(self.protocol) or "shown")
+        self.store = default_store(kernel or "pillow") if store is None else store
+        self.share_images = share_images
         self.render_mode = render_mode
-        self.system = self.protocol.system(self.tools)
+        self.system = self.protocol.system(self.tools, self.coordinates)
         self.action_space = UnicodeText(max_characters)
         space = spaces.Dict({"text": UnicodeText(), "images": ImageTuple(max_images)})
         self.observation_space = cast("spaces.Space[Observation]", space)
+        self._eye = Eye(store=self.store, coordinates=self.coordinates)
+        self._runner = CallRunner(tools=self.tools, eye=self._eye, rule=self.crop, upscale=upscale)
         self._episode: OpenEpisode | None = None
+        self._task_index: int | None = None
 
     @property
     def task(self) -> Task:
@@ -132,15 +162,10 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         """
         super().reset(seed=seed)
         self._episode = None
-        task = self._choose(options or {})
-        images = [self._shown(picture, None, self.view, enlarge=False) for picture in task.pictures]
-        frame = Frame(images[0].ref.width_px, images[0].ref.height_px)
-        episode = OpenEpisode(task=task, frame=frame, limits=self.limits)
-        excess = episode.excess(images)
-        if excess is not None:
-            raise ValueError(f"the {len(images)} pictures of task {task.id!r} alone exceed {excess.value}; raise it")
-        self._episode = episode
-        return self._observe(episode, self.protocol.question(task), images), {"system": self.system}
+        index, task = self._choose(options or {})
+        observation = self._begin(task)
+        self._task_index = index
+        return observation, {"system": self.system}
 
     def step(self, action: str) -> Step:
         """Read a reply: an answer ends the episode, a call is run and its outcome shown.
@@ -158,7 +183,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         parsed = self.protocol.parse(reply)
         if parsed.answer is not None:
             return self._end(episode, StopReason.ANSWERED, reply, answer=parsed.answer)
-        if parsed.call is None and parsed.bad_call is None:
+        if not parsed.calls:
             return self._end(episode, StopReason.MALFORMED, reply)
         return self._look(episode, reply, parsed)
 
@@ -179,7 +204,9 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         if reason not in known:
             hint = suggest(str(reason), known)
             raise ValueError(f"{reason!r} can't stop an episode from outside; {', '.join(known)} can.{hint}")
-        return self._end(self._running(), StopReason(reason), _whole(reply))
+        episode = self._running()
+        episode.was_stopped = True
+        return self._end(episode, StopReason(reason), _whole(reply))
 
     def render(self) -> Pixels | None:
         """The first picture with its evidence (green) and the crops so far (red); None without a render mode."""
@@ -191,19 +218,75 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         boxes += [(result.executed_box, "red") for result in results if result.executed_box is not None]
         return with_boxes(self.store.pixels(episode.task.pictures[0]), boxes)
 
-    def _choose(self, options: Mapping[str, object]) -> Task:
+    def snapshot(self) -> Snapshot:
+        """The state of the episode and of chance, as a dict that JSON can hold: the task, the replies, image names.
+
+        Raises:
+            ResetNeeded: There is no episode yet.
+        """
+        return take(self._current(), task_index=self._task_index, chance=self.np_random.bit_generator.state)
+
+    def restore(self, snapshot: Snapshot, *, task: Task | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Play the snapshot's replies again, and go on from there; what was shown must be what is shown now.
+
+        Args:
+            snapshot: Of an environment with the same settings.
+            task: Needed if the snapshot's episode was begun with a Task in place of an index.
+
+        Returns:
+            The observation and info of the turn that is open (or of the end).
+
+        Raises:
+            ValueError: It is no snapshot, or this environment shows something else: other settings, another task.
+            ImageError: A picture of the task can't be had.
+        """
+        wanted = verified(snapshot)
+        index = wanted["task"]["index"]
+        if index is None and task is None:
+            raise ValueError("the snapshot's episode was begun with a Task, not an index; pass it again: task=...")
+        observation, info = self.reset(options={"task": index if task is None else task})
+        for reply in wanted["replies"]:
+            stop = reply["stop"]
+            step = self.step(reply["text"]) if stop is None else self.stop(stop, reply["text"])
+            observation, info = step[0], step[4]
+        set_chance(self.np_random, wanted["chance"])
+        different = differences(self.snapshot(), wanted)
+        if different:
+            self._episode = None
+            raise ValueError(
+                f"the snapshot can't be restored here: {', '.join(different)} differ; make the environment as it was"
+            )
+        return observation, info
+
+    def _choose(self, options: Mapping[str, object]) -> tuple[int | None, Task]:
+        """The task, and its index if it has one."""
         for name in options:
             if name not in _OPTIONS:
                 hint = suggest(name, _OPTIONS)
                 raise ValueError(f"reset has no option {name!r}; known: {', '.join(_OPTIONS)}.{hint}")
         chosen = options.get("task")
         if isinstance(chosen, Task):
-            return chosen
+            return None, chosen
         if chosen is None:
             chosen = self.np_random.integers(self.tasks.num_tasks or HELD_OUT_FIRST)
         if isinstance(chosen, bool) or not isinstance(chosen, int | np.integer) or chosen < 0:
             raise ValueError(f"the option 'task' is {chosen!r}; give an index from 0 on or a Task")
-        return self.tasks.task(int(chosen))
+        return int(chosen), self.tasks.task(int(chosen))
+
+    def _begin(self, task: Task) -> Observation:
+        """Show the question and the task's own pictures."""
+        images = [
+            self._eye.show(
+                picture, Region.whole(picture.width_px, picture.height_px), self.view, enlarge=False, index=index
+            )
+            for index, picture in enumerate(task.pictures)
+        ]
+        episode = OpenEpisode(task=task, limits=self.limits)
+        excess = episode.excess(images)
+        if excess is not None:
+            raise ValueError(f"the {len(images)} pictures of task {task.id!r} alone exceed {excess.value}; raise it")
+        self._episode = episode
+        return self._observe(episode, self.protocol.question(task), images)
 
     def _current(self) -> OpenEpisode:
         if self._episode is None:
@@ -217,50 +300,25 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         return episode
 
     def _look(self, episode: OpenEpisode, reply: str, parsed: Parsed) -> Step:
-        """Run a call and show what it made, unless that was the last turn or is more than may be shown."""
-        outcome = self._outcome(episode, parsed)
-        name = None if parsed.call is None else parsed.call.name
-        unseen = ToolResult(
-            name=name,
-            error=outcome.error,
-            message=outcome.message,
-            requested_box=outcome.requested_box,
-            executed_box=outcome.executed_box,
-        )
+        """Run the calls and show what they made, unless that was the last turn or is more than may be shown."""
+        try:
+            done = self._runner.run(episode, parsed.calls)
+        except TimeoutError:
+            episode.was_stopped = True
+            return self._end(episode, StopReason.TOOL_TIMEOUT, reply)
         if episode.is_last_turn:
-            return self._end(episode, StopReason.MAX_TURNS, reply, [unseen])
-        images = self._made(episode, outcome)
-        excess = episode.excess(images)
-        if excess is not None:
-            return self._end(episode, excess, reply, [unseen])
-        results = [dataclasses.replace(unseen, image=images[0].ref if images else None)]
-        episode.close_turn(reply, results)
-        observation = self._observe(episode, self.protocol.response(results), images)
-        return observation, 0.0, False, False, {"tool_results": plain(results)}
-
-    def _outcome(self, episode: OpenEpisode, parsed: Parsed) -> Outcome:
-        """What the call comes to; nothing is shown yet."""
-        if parsed.call is None:
-            return Outcome(error=BAD_JSON, message=parsed.bad_call or "")
-        sight = Sight(picture=episode.task.pictures[0], shown=episode.frame, store=self.store)
-        return run_call(parsed.call, self.tools, sight)
-
-    def _made(self, episode: OpenEpisode, outcome: Outcome) -> list[Shown]:
-        """The image that the outcome makes, if it makes one."""
-        if outcome.pixels is not None:
-            return [self._shown(ArrayPicture(outcome.pixels), None, self.crop, enlarge=True)]
-        if outcome.executed_box is not None:
-            return [self._shown(episode.task.pictures[0], outcome.executed_box, self.crop, enlarge=True)]
-        return []
-
-    def _shown(self, picture: Picture, box: Box | None, rule: ViewRule, *, enlarge: bool) -> Shown:
-        ref, pixels = self.store.view(picture, box, rule, enlarge)
-        return Shown(ref, pixels, rule.cost(ref.width_px, ref.height_px))
+            return self._end(episode, StopReason.MAX_TURNS, reply, done.results)
+        if done.full is not None:
+            return self._end(episode, done.full, reply, done.results)
+        episode.close_turn(reply, done.results)
+        observation = self._observe(episode, self.protocol.response(done.results), done.images)
+        return observation, 0.0, False, False, {"tool_results": plain(done.results)}
 
     def _observe(self, episode: OpenEpisode, text: str, images: Sequence[Shown]) -> Observation:
-        """Begin a turn; the agent gets pixels of its own, to keep or to change."""
+        """Begin a turn."""
         episode.open_turn(text, images)
-        return {"text": text, "images": tuple(image.pixels.copy() for image in images)}
+        shown = (image.pixels for image in images)
+        return {"text": text, "images": tuple(shown if self.share_images else map(np.array, shown))}
 
     def _end(
         self,
@@ -274,7 +332,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         """Close the record and score it; a fault that is not the policy's has no reward."""
         episode.close_turn(reply, results)
         record = episode.close(reason, system=self.system, answer=answer)
-        reward = None if reason.failed else _checked(self.reward(record), self.reward)
+        reward = None if reason.failed else checked_reward(self.reward(record), self.reward)
         info = {
             "tool_results": plain(results),
             "stop_reason": reason.value,
@@ -288,50 +346,3 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
 def _whole(text: str) -> str:
     """The text without halves of surrogate pairs, which no file can hold."""
     return text if text.isascii() else text.encode(errors="replace").decode()
-
-
-def _tools(tools: str | Tool | Sequence[str | Tool]) -> tuple[Tool, ...]:
-    given = tools if isinstance(tools, Sequence) and not isinstance(tools, str) else [tools]
-    found = tuple(_tool(tool) for tool in given)
-    names = [tool.name for tool in found]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two tools have one name: {', '.join(names)}; give each its own")
-    return found
-
-
-def _tool(tool: str | Tool) -> Tool:
-    found = made(resolve(tool, TOOLS, kind="tool"))
-    if not isinstance(found, Tool):
-        raise misfit(found, kind="tool", needs="name, arguments, schema() and run()")
-    return found
-
-
-def _protocol(protocol: str | WordProtocol) -> WordProtocol:
-    found = made(resolve(protocol, PROTOCOLS, kind="protocol"))
-    if not isinstance(found, WordProtocol):
-        raise misfit(found, kind="protocol", needs="the methods of visualzoom.envs.WordProtocol")
-    return found
-
-
-def _view_rule(rule: str | ViewRule) -> ViewRule:
-    found = resolve(rule, VIEWS, kind="view rule")
-    if not isinstance(found, ViewRule):
-        raise misfit(found, kind="view rule", needs="to be a visualzoom.envs.ViewRule")
-    return found
-
-
-def _reward(reward: str | RewardFn) -> RewardFn:
-    """The rewards have a registry of their own; a text names it here, for an environment knows no reward."""
-    known = cast("Mapping[str, str]", resolve("visualzoom.rewards:REWARDS", {}, kind="registry"))
-    found = made(resolve(reward, known, kind="reward"))
-    if not callable(found):
-        raise misfit(found, kind="reward", needs="to be called with an Episode")
-    return cast(RewardFn, found)
-
-
-def _checked(reward: object, rule: RewardFn) -> Reward:
-    if not isinstance(reward, Reward):
-        raise TypeError(f"{rule} gave {type(reward).__name__}; a reward function returns Reward(total=..., parts=...)")
-    if not math.isfinite(reward.total):
-        raise ValueError(f"{rule} gave the total {reward.total}; it must be finite")
-    return reward

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from visualzoom.agents.pool import MakeEnv
+from visualzoom.agents.pool import EnvPool, MakeEnv
 from visualzoom.agents.records import Agent
 from visualzoom.agents.rollout import group_jobs, play
 from visualzoom.envs.records import Episode
@@ -40,7 +40,7 @@ class Evaluated:
 
 def evaluate(
     agent: Agent,
-    make_env: MakeEnv,
+    envs: EnvPool | MakeEnv,
     task_indices: Sequence[int],
     *,
     seed: int,
@@ -50,7 +50,7 @@ def evaluate(
 
     Args:
         agent: Who acts.
-        make_env: Makes an environment over the tasks.
+        envs: A pool over the tasks, or what makes an environment.
         task_indices: Tasks to play; unseen ones are those from HELD_OUT_FIRST on (envs/tasks.py).
         seed: Of all chance.
         on_progress: Told how many episodes are over.
@@ -58,7 +58,7 @@ def evaluate(
     episodes: list[Episode] = []
     lengths: list[int] = []
     for chunk in _chunks(task_indices):
-        played = play(agent, make_env, group_jobs(chunk, group_size=1, seed=seed))
+        played = play(agent, envs, group_jobs(chunk, group_size=1, seed=seed))
         episodes += [one.episode for one in played]
         lengths += reply_lengths(one.ledger for one in played)  # ledgers hold pixels: they are not kept
         if on_progress is not None:

@@ -69,7 +69,7 @@ def measure(episodes: Sequence[Episode], reply_tokens: Iterable[int] = ()) -> Me
         num_failed=len(episodes) - len(finished),
         accuracy=_mean(float(correct(episode)) for episode in finished),
         reward=_mean(episode.reward.total for episode in finished if episode.reward is not None),
-        tool_rate=_mean(float(episode.num_crops > 0) for episode in finished),
+        tool_rate=_mean(float(episode.num_looks > 0) for episode in finished),
         tool_calls=_mean(float(len(calls)) for calls in results),
         tool_errors=_mean(float(sum(call.error is not None for call in calls)) for calls in results),
         iou=_mean(overlap for episode in finished for overlap in overlaps(episode)),
@@ -89,8 +89,8 @@ def overlaps(episode: Episode) -> list[float]:
     """IoU of each executed crop with the best evidence box; empty if the task has no evidence."""
     if not episode.task.evidence:
         return []
-    crops = (result.executed_box for result in episode.tool_results if result.error is None)
-    return [best_overlap(box, episode.task.evidence) for box in crops if box is not None]
+    boxes = (result.executed_box for result in episode.cuts)
+    return [best_overlap(box, episode.task.evidence) for box in boxes if box is not None]
 
 
 def best_overlap(box: Box, evidence: Sequence[Box]) -> float:

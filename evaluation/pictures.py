@@ -40,7 +40,7 @@ def save_episode(episode: Episode, folder: Path, name: str) -> Path:
 def episode_picture(episode: Episode) -> Image.Image:
     """The whole episode as one picture."""
     original = Image.fromarray(episode.task.pictures[0].pixels())
-    crops = [result for result in episode.tool_results if result.executed_box is not None and result.image is not None]
+    crops = [result for result in episode.cuts if result.image is not None]
     panels = [
         *_overview_panel(original, episode),
         _panel(draw_boxes(original, [_box(c) for c in crops], episode.task.evidence), _original_title(original, crops)),
@@ -129,6 +129,10 @@ def _turn_tree(turn: Turn) -> dict[str, object]:
                 "requested_box": result.requested_box,
                 "executed_box": result.executed_box,
                 "image": result.image,
+                "image_index": result.image_index,
+                "shown_index": result.shown_index,
+                "visual_tokens": result.visual_tokens,
+                "whole_image": result.whole_image,
             }
             for result in turn.tool_results
         ],
@@ -200,8 +204,8 @@ def _verdict(episode: Episode) -> str:
     total = "" if episode.reward is None else f"; reward {episode.reward.total:g}"
     overlap = [
         f"{best_overlap(_box(result), episode.task.evidence):.2f}"
-        for result in episode.tool_results
-        if result.executed_box is not None and episode.task.evidence
+        for result in episode.cuts
+        if episode.task.evidence
     ]
     boxes = f"; IoU {', '.join(overlap)}" if overlap else ""
     return f"Ends: {episode.stop_reason.value}, {given}{judged}{total}{boxes}"

@@ -40,7 +40,7 @@ class DeepEyesReward:
         parts = {
             "accuracy": float(right),
             "format": 0.0 if answered else -1.0,
-            "tool": float(right and episode.num_crops >= 1),
+            "tool": float(right and episode.num_looks >= 1),
         }
         total = self.accuracy * parts["accuracy"] + self.format * parts["format"] + self.tool * parts["tool"]
         return Reward(total=total, parts=parts)

@@ -61,7 +61,7 @@ def run_ask(config: AskConfig) -> int:
     task = Task(id=config.picture.name, question=config.question, answer="", pictures=(picture,))
     episode = _ask(config, settings_world(settings.world), task)
     print("\n".join(transcript(episode)))
-    boxes = [result.executed_box for result in episode.tool_results if result.executed_box is not None]
+    boxes = [result.executed_box for result in episode.cuts if result.executed_box is not None]
     draw_boxes(Image.fromarray(picture.pixels()), boxes).save(out)
     print(f"saved: {out} ({'where it looked' if boxes else 'it did not look closer'})")
     return 0
@@ -107,7 +107,7 @@ def _ask(config: AskConfig, world: WorldConfig, task: Task) -> Episode:
 
     quiet_loading()
     opened = open_model(config.model, config.machine)
-    make_env = env_maker(world, TaskTuple([task]), limits=opened.renderer.limits)
+    make_env = env_maker(world, TaskTuple([task]), onlooker=opened.renderer)
     policy = settings_of(config.model, opened.folder).policy
     temperature = 1.0 if config.sampled else 0.0
     sampling = Sampling(temperature=temperature, max_tokens=policy.max_tokens)

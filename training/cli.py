@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from visualzoom.envs.kernels import chosen_kernel
 from visualzoom.training.checks import check_train, scope_warning
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
@@ -142,8 +143,8 @@ def _parse(kind: type[Config], name: str, arguments: Sequence[str]) -> Config:
 def _train(arguments: Sequence[str]) -> int:
     config = parse_train(arguments)
     threads = choose_threads(config.machine.num_threads)
-    if config.resume is None:  # a resumed run keeps its number
-        config = dataclasses.replace(config, machine=dataclasses.replace(config.machine, num_threads=threads))
+    if config.resume is None:  # a resumed run keeps what it has chosen
+        config = settled(config, num_threads=threads)
     set_threads(threads)
     check_train(config)
 
@@ -154,6 +155,17 @@ def _train(arguments: Sequence[str]) -> int:
         print(warning, flush=True)
     quiet_loading()
     return STOPPED if train(config) is None else 0
+
+
+def settled(config: TrainConfig, *, num_threads: int) -> TrainConfig:
+    """With a choice in place of each "choose for me", so that the run folder tells it and a resumed run keeps it."""
+    world = config.world
+    data = None if world.data is None else world.data.expanduser().absolute()
+    return dataclasses.replace(
+        config,
+        world=dataclasses.replace(world, kernel=chosen_kernel(world.kernel), data=data),
+        machine=dataclasses.replace(config.machine, num_threads=num_threads),
+    )
 
 
 def _eval(arguments: Sequence[str]) -> int:

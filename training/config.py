@@ -46,7 +46,13 @@ class WorldConfig:
     tool: tuple[str, ...] = ("image_zoom_in_tool",)
     """Tools that the model may call: names, or module:Class."""
     protocol: str = "deepeyes-v2"
-    """Dialect between environment and model."""
+    """Dialect between environment and model: deepeyes-v2, deepeyes-v5, qwen3, fenced-json, mini-o3, or module:Class."""
+    coordinates: Literal["model", "shown", "original", "0-1000", "0-1"] = "model"
+    """In which boxes are given: pixels as shown or of the original, or shares; model: as dialect or checkpoint say."""
+    kernel: str = "auto"
+    """What scales pictures: torch, pillow, or auto (torch, since a run has it); the run keeps its choice."""
+    tool_timeout_s: float | None = None
+    """Longest time of one tool call; the episode then leaves the loss. No bound if None."""
     max_turns: int = 2
     """Replies in an episode: the last one must answer."""
     max_images: int = 8
@@ -65,6 +71,8 @@ class WorldConfig:
         if not self.tasks and self.data is None:
             raise UsageError("no tasks: pass --data FILE (JSONL or parquet) or --tasks FAMILY")
         _at_least(1, max_turns=self.max_turns, max_images=self.max_images)
+        if self.tool_timeout_s is not None:
+            _positive(tool_timeout_s=self.tool_timeout_s)
         for name, low, high in (
             ("view", self.view_min_px, self.view_max_px),
             ("crop", self.crop_min_px, self.crop_max_px),
@@ -203,6 +211,8 @@ class TrainConfig:
     """Batches of episodes to train on."""
     seed: int = 0
     """Of everything: tasks, sampling, order."""
+    env_workers: int = 0
+    """Ray workers that step the environments; 0 steps them on threads of this process. Changes no number."""
     out: Path | None = None
     """New folder for the run; the default is made from preset, algorithm, seed and time, under runs/."""
     resume: Path | None = None
@@ -216,10 +226,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse a run of nothing."""
         _at_least(1, steps=self.steps)
-        _at_least(0, seed=self.seed)
+        _at_least(0, seed=self.seed, env_workers=self.env_workers)
 
 
-FREE_ON_RESUME = frozenset({"steps", "out", "resume", "report"})
+FREE_ON_RESUME = frozenset({"steps", "out", "resume", "report", "env_workers"})
 """Fields that a resumed run may change: they decide how long it goes on and what is kept, never a weight."""
 
 DEEPEYES_7B = TrainConfig(

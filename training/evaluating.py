@@ -7,12 +7,15 @@ import inspect
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+from visualzoom.agents.pool import EnvPool, MakeEnv
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.scripted import OracleAgent
+from visualzoom.envs.parts import open_protocol
 from visualzoom.envs.records import TaskSource
 from visualzoom.envs.registry import made, resolve
 from visualzoom.evaluation.evaluate import Evaluated, Mode, evaluate
@@ -21,7 +24,7 @@ from visualzoom.evaluation.pictures import save_episode
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import env_maker, open_source, unseen, user_errors
+from visualzoom.training.world import NoModel, coordinates_of, env_maker, open_pool, open_source, unseen, user_errors
 
 SCRIPTED: dict[str, str] = {
     "oracle": "visualzoom.agents.scripted:OracleAgent",
@@ -50,6 +53,12 @@ class WorldChoice:
     """Name of a reward, or module:attribute."""
     tool: tuple[str, ...] | None = None
     """Tools that the model may call."""
+    protocol: str | None = None
+    """Dialect between environment and model."""
+    coordinates: Literal["model", "shown", "original", "0-1000", "0-1"] | None = None
+    """In which boxes are given."""
+    kernel: str | None = None
+    """What scales pictures: torch, pillow, or auto."""
     max_turns: int | None = None
     """Replies in an episode."""
 
@@ -59,6 +68,8 @@ class WorldChoice:
         chosen = {name: value for name, value in given.items() if value is not None}
         if "tasks" in chosen:
             chosen.setdefault("data", None)
+        if chosen.keys() & {"tasks", "data"}:  # of the tasks that it was trained on
+            chosen.setdefault("size_px", WorldConfig().size_px)
         return dataclasses.replace(world, **chosen)
 
 
@@ -74,6 +85,8 @@ class EvalConfig:
     """How replies are drawn: greedy, sampled (at temperature 1), forced (greedy, the first reply begins a call)."""
     num_tasks: int = 500
     """Unseen tasks to play."""
+    env_workers: int = 0
+    """Ray workers that step the environments; 0 steps them on threads of this process. Changes no number."""
     seed: int = 0
     """Of sampling."""
     out: Path | None = None
@@ -96,7 +109,7 @@ def run_eval(config: EvalConfig) -> int:
     set_threads(choose_threads(config.machine.num_threads))
     if config.out is not None and config.out.exists() and any(config.out.iterdir()):
         raise UsageError(f"--out {config.out}: this folder exists and is not empty; choose another")
-    agent = scripted_agent(config.agent, config.world.over(WorldConfig()).max_turns)
+    agent = scripted_agent(config.agent, config.world.over(WorldConfig()))
     found = _measure_model(config) if agent is None else {config.agent: _measure_scripted(config, agent)}
     print(table({mode: evaluated.measures for mode, evaluated in found.items()}))
     if config.out is not None:
@@ -121,7 +134,7 @@ def _shown(name: str, value: float) -> str:
     return f"{value:.0f}" if name == "failed" else f"{value:.3f}"
 
 
-def scripted_agent(name: str, max_turns: int) -> Agent | None:
+def scripted_agent(name: str, world: WorldConfig) -> Agent | None:
     """The agent of that name if it needs no model.
 
     Raises:
@@ -136,16 +149,30 @@ def scripted_agent(name: str, max_turns: int) -> Agent | None:
     if isinstance(found, type) and "policy" in inspect.signature(found).parameters:
         return None
     if found is OracleAgent:
-        return OracleAgent(max_calls=max_turns - 1)  # the last turn must answer
+        return oracle(world)
     return cast(Agent, made(found))
+
+
+def oracle(world: WorldConfig) -> OracleAgent:
+    """The oracle of this world: it speaks its dialect, in its coordinates, and answers in the last turn."""
+    return OracleAgent(
+        max_calls=world.max_turns - 1,
+        protocol=open_protocol(world.protocol),
+        coordinates=coordinates_of(world, NoModel()),
+    )
 
 
 def _measure_scripted(config: EvalConfig, agent: Agent) -> Evaluated:
     """Agents without a model: no torch is loaded."""
     world = config.world.over(WorldConfig())
     source = _source(config.world, world)
-    make_env = env_maker(world, source)
-    return evaluate(agent, make_env, _indices(source, config.num_tasks), seed=config.seed)
+    with _pool(config, env_maker(world, source)) as envs:
+        return evaluate(agent, envs, _indices(source, config.num_tasks), seed=config.seed)
+
+
+def _pool(config: EvalConfig, make_env: MakeEnv) -> closing[EnvPool]:
+    num_threads = choose_threads(config.machine.num_threads)
+    return closing(open_pool(make_env, env_workers=config.env_workers, num_threads=num_threads))
 
 
 def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
@@ -163,19 +190,20 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
 
     quiet_loading()
     opened = open_model(config.model, config.machine)
-    make_env = env_maker(world, source, limits=opened.renderer.limits)
+    make_env = env_maker(world, source, onlooker=opened.renderer)
     indices, policy = _indices(source, config.num_tasks), settings.policy
     found: dict[str, Evaluated] = {}
-    for mode in dict.fromkeys(config.mode):
-        agent = make_agent(
-            config.agent,
-            opened.policy(),
-            opened.renderer,
-            Sampling(temperature=1.0 if mode is Mode.SAMPLED else 0.0, max_tokens=policy.max_tokens),
-            max_context_tokens=policy.max_context_tokens,
-            forced_prefix=forced_prefix(dataclasses.replace(settings, world=world)) if mode is Mode.FORCED else "",
-        )
-        found[mode.value] = evaluate(agent, make_env, indices, seed=config.seed)
+    with _pool(config, make_env) as envs:
+        for mode in dict.fromkeys(config.mode):
+            agent = make_agent(
+                config.agent,
+                opened.policy(),
+                opened.renderer,
+                Sampling(temperature=1.0 if mode is Mode.SAMPLED else 0.0, max_tokens=policy.max_tokens),
+                max_context_tokens=policy.max_context_tokens,
+                forced_prefix=forced_prefix(dataclasses.replace(settings, world=world)) if mode is Mode.FORCED else "",
+            )
+            found[mode.value] = evaluate(agent, envs, indices, seed=config.seed)
     return found
 
 

@@ -62,6 +62,9 @@ def train(config: TrainConfig) -> Summary | None:
             keep(run, played)
         keep_last(run)
         summary = conclude(run, progress) if state.step >= config.steps else None
+    troubles = run.envs.troubles()
+    if troubles:
+        print(f"Environments: {troubles}. What was replayed changed nothing; what was lost left the loss.", flush=True)
     words = f"Stopped after step {state.step}; to go on: {own_name()} train --resume {run.folder.path}"
     print(words if summary is None else last_words(summary, run.folder), flush=True)
     return summary

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from visualzoom.agents.chat import NOTE
 from visualzoom.training.config import PRESETS, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.config_file import load_config, nearest
 
@@ -112,12 +113,18 @@ def _trained_on(folder: Path) -> set[str]:
 
 def _note(folder: Path) -> dict[str, object]:
     """Our own words beside the weights: visualzoom.json."""
-    path = folder / "visualzoom.json"
+    path = folder / NOTE
     if not path.is_file():
         return {}
     note = json.loads(path.read_text(encoding="utf-8"))
     assert isinstance(note, dict)  # written by `save_tiny`
     return note
+
+
+def write_note(folder: Path, **said: str) -> None:
+    """Add to our own words beside the weights."""
+    note = _note(folder) | said
+    (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
 
 
 def _in_run(path: Path) -> Path:

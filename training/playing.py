@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from visualzoom.agents.records import Agent, AgentTurn
-from visualzoom.agents.scripted import ZOOM, FunctionAgent, OracleAgent, RandomAgent
-from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
+from visualzoom.agents.scripted import ZOOM, FunctionAgent, RandomAgent
+from visualzoom.envs.parts import open_protocol
+from visualzoom.envs.protocol import WordProtocol
 from visualzoom.envs.records import Pixels, ToolCall
-from visualzoom.envs.registry import made, resolve
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.measure import measure
 from visualzoom.evaluation.pictures import save_episode, transcript
 from visualzoom.training.config import UsageError, WorldConfig
-from visualzoom.training.world import env_maker, open_source, unseen, user_errors
+from visualzoom.training.evaluating import oracle
+from visualzoom.training.world import NoModel, coordinates_of, env_maker, open_source, unseen
 
 HOW = """Type a box as four numbers (left top right bottom, in pixels of the image as shown) to look closer,
 any other text to answer, or a whole reply with its tags. An empty line gives up."""
@@ -38,7 +39,7 @@ class PlayConfig:
     """Of the tasks and of chance."""
     out: Path = Path("runs/play")
     """Folder for the images of each step and for the finished episodes."""
-    world: WorldConfig = field(default_factory=WorldConfig)
+    world: WorldConfig = field(default_factory=lambda: WorldConfig(kernel="pillow"))  # no torch for a look
     """The environment and its tasks."""
 
 
@@ -106,13 +107,11 @@ def play_episodes(config: PlayConfig) -> int:
 
 
 def _agent(config: PlayConfig) -> Agent:
-    with user_errors(f"--protocol {config.world.protocol}"):
-        found = resolve(config.world.protocol, PROTOCOLS, kind="protocol")
-    words = cast(WordProtocol, made(found))
+    words = open_protocol(config.world.protocol)
     if config.agent == "oracle":
-        return OracleAgent(protocol=words, max_calls=config.world.max_turns - 1)
+        return oracle(config.world)
     if config.agent == "random":
-        return RandomAgent(protocol=words)
+        return RandomAgent(protocol=words, coordinates=coordinates_of(config.world, NoModel()))
     return FunctionAgent(Human(words, config.out))
 
 

@@ -48,7 +48,7 @@ def pretrain(config: PretrainConfig, report: Callable[[str], None] = print) -> P
     if recipe.state.step < last:
         report(f"stopped after step {recipe.state.step}; the same command goes on")
         return None
-    save_tiny(recipe.module, recipe.tokenizer, config.out / "model", coordinate_frame="shown_px")
+    save_tiny(recipe.module, recipe.tokenizer, config.out / "model", coordinates="shown")
     report(f"the model is in {config.out / 'model'}")
     return config.out / "model"
 

@@ -13,15 +13,14 @@ from typing import Any, cast
 
 import torch
 
-from visualzoom.agents.pool import MakeEnv, SerialPool
+from visualzoom.agents.pool import EnvPool
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.rollout import Played
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.state import Stateful
-from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
+from visualzoom.envs.parts import open_protocol
 from visualzoom.envs.records import TaskSource
-from visualzoom.envs.registry import resolve
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 from visualzoom.evaluation.pictures import save_episode
@@ -31,10 +30,11 @@ from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
 from visualzoom.training.learner import Learner, LearnerConfig, LearnerReport
 from visualzoom.training.metrics import MetricsLog
+from visualzoom.training.models import write_note
 from visualzoom.training.run_folder import RunFolder
 from visualzoom.training.summary import Evaluations
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import env_maker, open_source, unseen
+from visualzoom.training.world import coordinates_of, env_maker, open_pool, open_source, unseen
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,8 +63,7 @@ class Run:
     policy: TransformersPolicy
     agent: Agent
     source: TaskSource
-    make_env: MakeEnv
-    envs: SerialPool
+    envs: EnvPool
     learner: Learner
     algorithm: Algorithm
     checkpoints: CheckpointStore
@@ -78,7 +77,7 @@ class Run:
         temperature = 1.0 if mode is Mode.SAMPLED else 0.0
         prefix = forced_prefix(config) if mode is Mode.FORCED else ""
         agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
-        measures = evaluate(agent, self.make_env, unseen(num_tasks, self.source), seed=config.seed).measures
+        measures = evaluate(agent, self.envs, unseen(num_tasks, self.source), seed=config.seed).measures
         if log:
             self.metrics.log(mode, self.state.step, measures.values())
         return measures
@@ -119,6 +118,7 @@ class Run:
         """Weights, and beside them the files of the tokenizer and the image processor as they were."""
         for name, content in self.opened.side_files.items():
             (folder / name).write_bytes(content)
+        write_note(folder, coordinates=coordinates_of(self.config.world, self.opened.renderer))
         self.opened.model.module.save_pretrained(folder)
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     algorithm = make_algorithm(config.algorithm, config.algorithm_options)
     source = open_source(config.world)
     opened = open_model(config.model if checkpoint is None else str(checkpoint.folder), config.machine)
-    make_env = env_maker(config.world, source, limits=opened.renderer.limits)
+    make_env = env_maker(config.world, source, onlooker=opened.renderer)
     policy = opened.policy()
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
@@ -152,8 +152,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         policy=policy,
         agent=_agent(config, policy, opened, temperature=config.policy.temperature),
         source=source,
-        make_env=make_env,
-        envs=SerialPool(make_env),
+        envs=open_pool(make_env, env_workers=config.env_workers, num_threads=num_threads),
         learner=_learner(config, opened, with_values=algorithm.needs_values),
         algorithm=algorithm,
         checkpoints=checkpoints,
@@ -167,8 +166,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
 
 def forced_prefix(config: TrainConfig) -> str:
     """The text with which a reply begins that calls the zoom tool."""
-    words = cast("type[WordProtocol]", resolve(config.world.protocol, PROTOCOLS, kind="protocol"))()
-    return words.begin_call("image_zoom_in_tool", "bbox_2d")
+    return open_protocol(config.world.protocol).begin_call("image_zoom_in_tool", "bbox_2d")
 
 
 def _agent(

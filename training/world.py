@@ -10,27 +10,54 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from visualzoom.agents.chat import ImageLimits
-from visualzoom.agents.pool import MakeEnv
+from visualzoom.agents.pool import EnvPool, MakeEnv
+from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.datasets import TaskList
 from visualzoom.envs.images import ImageError
+from visualzoom.envs.kernels import open_kernel
+from visualzoom.envs.parts import fixed_coordinates, open_protocol
 from visualzoom.envs.records import TaskSource
 from visualzoom.envs.registry import made, resolve
-from visualzoom.envs.tasks import HELD_OUT_FIRST, EndlessTasks, endless, open_tasks
+from visualzoom.envs.tasks import HELD_OUT_FIRST, EndlessTasks, endless, has_size, open_tasks
 from visualzoom.envs.tools import TOOLS
 from visualzoom.envs.views import ViewRule
 from visualzoom.rewards.registry import REWARDS
 from visualzoom.training.config import UsageError, WorldConfig
 
-TINY_LIMITS = ImageLimits(factor_px=28)
-"""Of the built-in model and of Qwen2.5-VL, as far as agents without a model care; a renderer knows its own."""
 SKIPPED_SHOWN = 10
 Options = Mapping[str, object]
+
+
+class Onlooker(Protocol):
+    """What the world must know of the model that looks at it; every `Renderer` is one."""
+
+    @property
+    def limits(self) -> ImageLimits: ...
+
+    @property
+    def coordinates(self) -> Coordinates: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoModel:
+    """Agents without a model: sizes and coordinates of the built-in one."""
+
+    limits: ImageLimits = field(default_factory=lambda: ImageLimits(factor_px=28))
+    coordinates: Coordinates = "shown"
+
+
+def coordinates_of(world: WorldConfig, onlooker: Onlooker) -> Coordinates:
+    """In which boxes are given: as the world says, else as the dialect says, else as the model does."""
+    if world.coordinates != "model":
+        return world.coordinates
+    return fixed_coordinates(open_protocol(world.protocol)) or onlooker.coordinates
 
 
 @contextmanager
@@ -64,9 +91,11 @@ def open_source(world: WorldConfig, *, repeat: bool = True, quiet: bool = False)
     """
     if world.data is None:
         with user_errors(f"--tasks {world.tasks}"):
+            _refuse_lost_size(world, lost=not has_size(world.tasks))
             source = open_tasks(world.tasks, size_px=world.size_px)
     else:
         with user_errors(f"--data {world.data}"):
+            _refuse_lost_size(world, lost=True)
             if not world.data.is_file():
                 found = "this is a folder" if world.data.is_dir() else "there is no such file"
                 raise UsageError(f"--data {world.data}: {found}; give a .jsonl or .parquet file of tasks")
@@ -74,6 +103,11 @@ def open_source(world: WorldConfig, *, repeat: bool = True, quiet: bool = False)
     if isinstance(source, TaskList) and source.skipped and not quiet:
         print(skipped_rows(source), file=sys.stderr)
     return endless(source) if repeat else source
+
+
+def _refuse_lost_size(world: WorldConfig, *, lost: bool) -> None:
+    if lost and world.size_px != WorldConfig().size_px:
+        raise UsageError(f"--size-px {world.size_px}: these tasks have pictures of their own size; leave the flag out")
 
 
 def skipped_rows(source: TaskList) -> str:
@@ -85,16 +119,16 @@ def skipped_rows(source: TaskList) -> str:
     )
 
 
-def env_maker(world: WorldConfig, source: TaskSource, *, limits: ImageLimits = TINY_LIMITS) -> MakeEnv:
+def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = NoModel()) -> MakeEnv:
     """A function that makes environments of this world.
 
     An environment of the user's own gets those options that its constructor names. One that takes no `tasks` draws
-    its own. Images are shown as the world says, within the `limits` of the model that looks at them.
+    its own. Images are shown as the world says, within the limits of the `onlooker`.
 
     Raises:
         UsageError: An unknown environment, tool, reward or protocol, or an option that the environment can't take.
     """
-    options = _options(world, source, limits)
+    options = _options(world, source, onlooker)
     with user_errors(f"--env {world.env}"):
         module, _, env_id = world.env.rpartition(":")
         if module:
@@ -109,6 +143,19 @@ def env_maker(world: WorldConfig, source: TaskSource, *, limits: ImageLimits = T
     with user_errors(f"the environment {world.env} can't be made"):
         make().close()
     return make
+
+
+def open_pool(make_env: MakeEnv, *, env_workers: int, num_threads: int) -> EnvPool:
+    """Environments on threads of this process, or on that many Ray workers.
+
+    Raises:
+        ModuleNotFoundError: Workers are asked for, but Ray is not installed.
+    """
+    if env_workers == 0:
+        return EnvPool.here(make_env, num_threads=num_threads)
+    from visualzoom.envs.ray_host import RayHost
+
+    return EnvPool(RayHost(lambda _: make_env(), num_workers=env_workers))
 
 
 def check_world(world: WorldConfig) -> TaskSource:
@@ -128,20 +175,28 @@ def check_world(world: WorldConfig) -> TaskSource:
     return source
 
 
-def _options(world: WorldConfig, source: TaskSource, limits: ImageLimits) -> dict[str, object]:
+def _options(world: WorldConfig, source: TaskSource, onlooker: Onlooker) -> dict[str, object]:
     """What VisualZoomEnv takes, with names resolved."""
     with user_errors("--tool"):
         tools = tuple(made(resolve(name, TOOLS, kind="tool")) for name in world.tool)
     with user_errors("--reward"):
         reward = made(resolve(world.reward, REWARDS, kind="reward"))
     with user_errors("--view-min-px, --view-max-px, --crop-min-px, --crop-max-px"):
-        view = _rule(world.view_min_px, world.view_max_px, limits)
-        crop = _rule(world.crop_min_px, world.crop_max_px, limits)
+        view = _rule(world.view_min_px, world.view_max_px, onlooker.limits)
+        crop = _rule(world.crop_min_px, world.crop_max_px, onlooker.limits)
+    with user_errors(f"--protocol {world.protocol}"):
+        protocol = open_protocol(world.protocol)
+    with user_errors(f"--kernel {world.kernel}"):
+        open_kernel(world.kernel)
     return {
         "tasks": source,
         "reward": reward,
         "tools": tools,
-        "protocol": world.protocol,
+        "protocol": protocol,
+        "coordinates": coordinates_of(world, onlooker),
+        "kernel": world.kernel,
+        "share_images": True,
+        "tool_timeout_s": world.tool_timeout_s,
         "view": view,
         "crop": crop,
         "max_turns": world.max_turns,
@@ -171,6 +226,8 @@ def _refuse_lost_options(world: WorldConfig, lost: set[str]) -> None:
         "reward": world.reward != default.reward,
         "tools": world.tool != default.tool,
         "protocol": world.protocol != default.protocol,
+        "coordinates": world.coordinates != default.coordinates,
+        "tool_timeout_s": world.tool_timeout_s != default.tool_timeout_s,
         "max_turns": world.max_turns != default.max_turns,
         "max_images": world.max_images != default.max_images,
     }

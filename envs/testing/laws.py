@@ -1,113 +1,74 @@
-"""The laws of a tool as a test that you can run on your own: `check_tool(MyTool())` in a pytest function.
+"""What a law is, who keeps the book of a check, and the error of whoever breaks one.
 
-Law: a failure names the law that is broken and the arguments that broke it. First form: tools only.
+Law: a failure names the law that is broken, what was found, and a program that shows it again. The laws themselves
+stand beside what they are about: `tool_laws`, `environment_laws`, `protocol_laws`, `picture_laws`.
 """
 
 from __future__ import annotations
 
-import copy
-import json
-import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
 
-from visualzoom.envs.boxes import Frame
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture
-from visualzoom.envs.records import ToolCall
-from visualzoom.envs.testing import strategies
-from visualzoom.envs.tools import Outcome, Sight, Tool, run_call
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A sentence that must hold for every example."""
 
-TOTAL = "no arguments make a tool raise; a mistake of the model is an Outcome with an error"
-PURE = "the same call on the same picture has the same outcome, and changes neither the arguments nor the picture"
-ONE_END = "an outcome is an error with a message, or a success with something to show: never both, never neither"
-INSIDE = "an executed box is not empty and lies inside the original picture"
-SHOWABLE = "pixels of a tool's own are uint8 of [height, width, 3] with at least one pixel"
-PLAIN_WORDS = "a message holds no role token and no tag: text of the model never comes back as the world's words"
-SCHEMA = "the schema is JSON, names the tool as calls do, and describes an object"
-
-_TAG = re.compile(r"<[|/\w]")
+    name: str
+    """One to four words, for tables."""
+    text: str
+    """The whole sentence: a failure quotes it."""
 
 
 class LawError(AssertionError):
-    """A tool breaks a law; the message says which, and how."""
+    """A law is broken: which, what was found, and how to see it again."""
+
+    def __init__(self, law: Law, found: str, example: str = "") -> None:
+        """`example` is a program that shows the breach; empty if there is none."""
+        super().__init__(law, found, example)
+        self.law = law
+        self.found = found
+        self.example = example
+
+    def __str__(self) -> str:
+        """The law, what was found, the counter-example."""
+        shown = f"\nCounter-example:\n{self.example}" if self.example else ""
+        return f"broken law: {self.law.name}: {self.law.text}.\nFound: {self.found}{shown}"
 
 
-def check_tool(tool: Tool, *, max_examples: int = 100) -> None:
-    """Search for arguments and pictures with which the tool breaks a law.
+@dataclass(slots=True)
+class Book:
+    """How often each law was tried, and what broke it first.
 
-    Raises:
-        LawError: It does.
+    A search in which every law raises would slip from one breach to another while it looks for the smallest example:
+    so a book raises for one law only, or for none.
     """
-    _check_schema(tool)
 
-    def check(arguments: Mapping[str, object], picture: ArrayPicture, shown: Frame) -> None:
-        _check_call(tool, arguments, Sight(picture=picture, shown=shown, store=ImageStore()))
+    raises: Law | None = None
+    raises_all: bool = False
+    """For a machine that runs as a test of its own."""
+    tried: Counter[Law] = field(default_factory=Counter)
+    broken: dict[Law, LawError] = field(default_factory=dict)
 
-    search = settings(
-        max_examples=max_examples,
-        deadline=None,
-        database=None,
-        report_multiple_bugs=False,
-        phases=[Phase.generate, Phase.shrink],  # the law's message explains it
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-    )
-    arguments = strategies.arguments_for(tool) | strategies.hostile_arguments
-    search(given(arguments, strategies.pictures, strategies.frames)(check))()
+    def judge(self, law: Law, holds: bool, found: str, example: Callable[[], str]) -> bool:
+        """Note one trial of a law, and whether it held.
 
+        Args:
+            law: Which.
+            holds: Whether it held.
+            found: What was found, for the failure.
+            example: Makes the program that shows the breach.
 
-def _require(holds: bool, law: str, found: str) -> None:
-    if not holds:
-        raise LawError(f"broken law: {law}. {found}")
-
-
-def _check_schema(tool: Tool) -> None:
-    schema = json.loads(json.dumps(tool.schema()))
-    function = schema.get("function")
-    named = isinstance(function, Mapping) and function.get("name") == tool.name
-    _require(named, SCHEMA, f"The tool is called {tool.name!r}, its schema is {schema}")
-    parameters = function.get("parameters")
-    is_object = isinstance(parameters, Mapping) and parameters.get("type") == "object"
-    _require(is_object, SCHEMA, f"The schema's parameters are {parameters}")
-
-
-def _check_call(tool: Tool, arguments: Mapping[str, object], sight: Sight) -> None:
-    call = ToolCall(name=tool.name, arguments=arguments)
-    before, pixels = repr(arguments), np.array(sight.pixels())
-    try:
-        outcome = run_call(call, [tool], sight)
-    except Exception as problem:  # whatever it is, it is the law's breach
-        raise LawError(f"broken law: {TOTAL}. {arguments!r:.200} raised {problem!r}") from problem
-    _check_outcome(outcome, sight)
-    again = run_call(copy.deepcopy(call), [tool], sight)
-    same = _without_pixels(outcome) == _without_pixels(again) and _same_pixels(outcome, again)
-    kept = repr(arguments) == before and np.array_equal(pixels, sight.pixels())
-    _require(same and kept, PURE, f"{before:.200} gave {outcome!r:.200} and then {again!r:.200}")
-
-
-def _check_outcome(outcome: Outcome, sight: Sight) -> None:
-    box, pixels = outcome.executed_box, outcome.pixels
-    if outcome.error is not None:
-        _require(bool(outcome.message) and box is None and pixels is None, ONE_END, f"It was {outcome!r:.300}")
-    else:
-        _require((box is None) != (pixels is None), ONE_END, f"It was {outcome!r:.300}")
-    _require(not _TAG.search(outcome.message), PLAIN_WORDS, f"The message was {outcome.message!r:.300}")
-    if box is not None:
-        left, top, right, bottom = box
-        inside = 0 <= left < right <= sight.original.width_px and 0 <= top < bottom <= sight.original.height_px
-        _require(inside, INSIDE, f"The box was {box} in a picture of {sight.original}")
-    if pixels is not None:
-        showable = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size > 0
-        _require(showable, SHOWABLE, f"They were {pixels.dtype} of shape {pixels.shape}")
-
-
-def _without_pixels(outcome: Outcome) -> tuple[object, ...]:
-    return outcome.error, outcome.message, outcome.requested_box, outcome.executed_box
-
-
-def _same_pixels(one: Outcome, other: Outcome) -> bool:
-    if one.pixels is None or other.pixels is None:
-        return one.pixels is other.pixels
-    return np.array_equal(one.pixels, other.pixels)
+        Raises:
+            LawError: It did not hold, and it is the law that this book raises for.
+        """
+        self.tried[law] += 1
+        if holds:
+            return True
+        raises = self.raises_all or law is self.raises
+        if raises or law not in self.broken:
+            self.broken[law] = LawError(law, found, example())
+        if raises:
+            raise self.broken[law]
+        return False

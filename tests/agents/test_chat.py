@@ -300,6 +300,17 @@ def test_open_renderer_knows_the_family_by_the_checkpoint(tmp_path: Path) -> Non
         open_renderer(tmp_path).open("", "Look.", [(28, 28)])
 
 
+def test_coordinates_are_those_of_the_family_unless_the_checkpoint_says_others(tmp_path: Path) -> None:
+    assert open_renderer(ASSETS).coordinates == "shown"
+    assert open_renderer(save_checkpoint(tmp_path, qwen_like_tokenizer(), "qwen3_vl")).coordinates == "0-1000"
+    assert open_renderer(save_checkpoint(tmp_path, qwen_like_tokenizer(), "qwen2_5_vl")).coordinates == "shown"
+    (tmp_path / "visualzoom.json").write_text(json.dumps({"coordinates": "0-1"}))
+    assert open_renderer(tmp_path).coordinates == "0-1"
+    (tmp_path / "visualzoom.json").write_text(json.dumps({"coordinates": "miles"}))
+    with pytest.raises(ValueError, match="'miles'; known: shown, original, 0-1000, 0-1"):
+        open_renderer(tmp_path)
+
+
 def test_an_unknown_family_or_folder_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*config\.json: a model folder holds"):
         open_renderer(tmp_path)

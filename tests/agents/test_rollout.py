@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visualzoom.agents.ledger import TokenLedger
-from visualzoom.agents.pool import Job, SerialPool
+from visualzoom.agents.pool import EnvPool, Job
 from visualzoom.agents.records import AgentTurn, Reply
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.agents.scripted import FunctionAgent, OracleAgent, ScriptedAgent
@@ -129,7 +129,7 @@ def test_a_reason_to_stop_ends_the_episode_and_releases_the_agent() -> None:
 
 def test_environments_are_kept_between_calls_and_replaced_after_a_fault(caplog: pytest.LogCaptureFixture) -> None:
     CountdownEnv.num_made = 0
-    pool = SerialPool(CountdownEnv)
+    pool = EnvPool.here(CountdownEnv)
     play(speaking(), pool, jobs_of([0, 1]))
     play(speaking(), pool, jobs_of([5, 6]))
     assert CountdownEnv.num_made == 4

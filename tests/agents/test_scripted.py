@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from visualzoom.agents.records import AgentTurn, Reply
 from visualzoom.agents.scripted import FunctionAgent, OracleAgent, RandomAgent, ScriptedAgent, as_shown
 from visualzoom.envs.protocol import DeepEyesV2
-from visualzoom.envs.records import Box, Task
+from visualzoom.envs.records import Box, Task, ToolCall
 from visualzoom.envs.scenes import DigitScenes
 
 WORDS = DeepEyesV2()
@@ -43,10 +43,11 @@ def test_a_random_reply_can_be_read_and_depends_on_the_seed_alone(seed: int, wid
     (reply,) = RandomAgent().act([given_turn])
     assert RandomAgent().act([given_turn]) == [reply]
     parsed = WORDS.parse(reply.text)
-    if parsed.call is None:
+    if not parsed.calls:
         assert parsed.answer in set("0123456789")
         return
-    left, top, right, bottom = cast("list[int]", parsed.call.arguments["bbox_2d"])
+    (call,) = cast("list[ToolCall]", parsed.calls)
+    left, top, right, bottom = cast("list[int]", call.arguments["bbox_2d"])
     assert 0 <= left < right <= width_px
     assert 0 <= top < bottom <= height_px
 
@@ -81,8 +82,8 @@ def test_a_shown_box_covers_the_original_and_no_whole_pixel_more(
 def test_the_oracle_looks_at_the_evidence_and_answers_right() -> None:
     task = SCENES.task(3)
     oracle = OracleAgent()
-    call = WORDS.parse(oracle.act([turn(0, task=task, width_px=112, height_px=112)])[0].text).call
-    assert call is not None
+    (call,) = WORDS.parse(oracle.act([turn(0, task=task, width_px=112, height_px=112)])[0].text).calls
+    assert isinstance(call, ToolCall)
     assert call.arguments["bbox_2d"] == as_shown(task.evidence[0], task.image_size, (112, 112))
     assert WORDS.parse(oracle.act([turn(1, task=task)])[0].text).answer == task.answer
     assert WORDS.parse(OracleAgent(max_calls=0).act([turn(0, task=task)])[0].text).answer == task.answer

@@ -22,7 +22,7 @@ def test_the_checkpoint_opens_in_transformers_and_has_the_stated_size() -> None:
 def test_the_checkpoint_states_its_scope_and_its_frame() -> None:
     note = json.loads((ASSETS / "visualzoom.json").read_text(encoding="utf-8"))
     assert note["scope"] == SCOPE
-    assert note["coordinate_frame"] == "shown_px"
+    assert note["coordinates"] == "shown"
 
 
 def test_a_default_prompt_costs_at_most_64_tokens_with_its_image() -> None:

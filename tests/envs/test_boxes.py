@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
-from typing import cast
+from typing import cast, get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.envs.boxes import Frame, FramedBox, area, enlarge_inside, iou, round_outwards, to_original
+from visualzoom.envs.boxes import (
+    COORDINATES,
+    Coordinates,
+    Frame,
+    FramedBox,
+    area,
+    enlarge_inside,
+    frame_of,
+    iou,
+    round_outwards,
+    to_original,
+)
 from visualzoom.envs.records import Box
 from visualzoom.envs.testing import strategies as vz
 
 MANY = st.integers(1, 4096)
+HUGE = st.builds(Frame, st.integers(1, 30_000), st.integers(1, 30_000))
+KINDS = st.sampled_from(COORDINATES)
 
 
 def holds(outer: Box, inner: tuple[float, ...]) -> bool:
@@ -24,17 +39,55 @@ def corners(box: FramedBox) -> tuple[float, float, float, float]:
     return box.left, box.top, box.right, box.bottom
 
 
-@given(vz.framed_boxes(), vz.frames)
-def test_to_another_frame_and_back_is_the_identity_in_real_numbers(box: FramedBox, frame: Frame) -> None:
-    left, top, right, bottom = (cast(float, Fraction(value)) for value in corners(box))  # exact reals
-    exact = FramedBox(left, top, right, bottom, box.frame)
-    assert exact.within(frame).within(box.frame) == exact
+def exact(box: FramedBox, frame: Frame) -> FramedBox:
+    """The same in exact real numbers, over that frame."""
+    left, top, right, bottom = (cast(float, Fraction(value)) for value in corners(box))
+    return FramedBox(left, top, right, bottom, frame)
 
 
-@given(vz.framed_boxes(), vz.frames)
-def test_in_floating_point_the_way_back_differs_by_rounding_only(box: FramedBox, frame: Frame) -> None:
-    back = box.within(frame).within(box.frame)
-    assert all(abs(a - b) <= 1e-9 * max(1, abs(b)) for a, b in zip(corners(back), corners(box), strict=True))
+@given(HUGE, HUGE)
+def test_each_kind_of_coordinates_has_its_frame(shown: Frame, original: Frame) -> None:
+    frames = {kind: frame_of(kind, shown, original) for kind in COORDINATES}
+    assert frames == {"shown": shown, "original": original, "0-1000": (1000, 1000), "0-1": (1, 1)}
+    assert get_args(Coordinates) == COORDINATES
+
+
+@given(vz.framed_boxes(), HUGE, HUGE, HUGE, KINDS, KINDS)
+def test_to_another_frame_and_back_is_the_identity_in_real_numbers_and_conversions_compose(
+    box: FramedBox, old: Frame, shown: Frame, original: Frame, kind: Coordinates, other_kind: Coordinates
+) -> None:
+    frame, other = frame_of(kind, shown, original), frame_of(other_kind, shown, original)
+    reals = exact(box, old)
+    assert reals.within(frame).within(old) == reals
+    assert reals.within(other).within(frame) == reals.within(frame)
+
+
+@given(vz.framed_boxes(), HUGE, HUGE, HUGE, KINDS)
+def test_in_floating_point_the_way_back_differs_by_4_ulp_at_most(
+    box: FramedBox, old: Frame, shown: Frame, original: Frame, kind: Coordinates
+) -> None:
+    box = FramedBox(box.left, box.top, box.right, box.bottom, old)
+    back = box.within(frame_of(kind, shown, original)).within(old)
+    for found, given_number in zip(corners(back), corners(box), strict=True):
+        four_ulp = 4 * sys.float_info.epsilon * abs(given_number)
+        assert abs(found - given_number) <= four_ulp + 30_000 * sys.float_info.min
+
+
+@given(HUGE, HUGE, KINDS, st.data())
+def test_written_to_the_nearest_step_of_any_coordinates_a_box_comes_back_within_half_a_step(
+    original: Frame, shown: Frame, kind: Coordinates, data: st.DataObject
+) -> None:
+    """A step is a unit of the frame; for shares of the image it is a thousandth."""
+    box = data.draw(vz.boxes_inside(*original))
+    frame = frame_of(kind, shown, original)
+    steps = 1000 if kind == "0-1" else 1
+    seen = FramedBox.of(box, original).within(frame)
+    left, top, right, bottom = (round(value * steps) / steps for value in corners(seen))
+    rounded = FramedBox(left, top, right, bottom, frame)
+    back = to_original(rounded, *original)
+    for found, truth, size, length in zip(back, box, original * 2, frame * 2, strict=True):
+        coarser_unit = max(1.0, size / (length * steps))
+        assert abs(found - truth) <= coarser_unit / 2 * (1 + 1e-9) + 1e-9
 
 
 @given(vz.frames, vz.frames, st.data())
@@ -60,6 +113,12 @@ def test_a_frame_that_divides_the_original_evenly_maps_exactly(
     assert round_outwards(*mapped) == mapped
 
 
+@pytest.mark.parametrize("number", [1e308, -1e308, 5e-324, 10**300])
+def test_a_number_of_any_size_is_clipped_into_the_frame(number: float) -> None:
+    box = FramedBox(-number, -number, number, number, Frame(30_000, 1)).clip().within(Frame(1000, 1000))
+    assert all(0 <= value <= 1000 for value in corners(box))
+
+
 @given(vz.framed_boxes())
 def test_clipping_stays_inside_and_twice_is_once(box: FramedBox) -> None:
     inside = box.clip()
@@ -77,6 +136,11 @@ def test_rounding_outwards_holds_the_box_and_adds_at_most_a_pixel(box: FramedBox
     rounded = round_outwards(*corners(box))
     assert holds(rounded, corners(box)) or box.is_empty
     assert all(abs(a - b) <= 1 for a, b in zip(rounded, corners(box), strict=True))
+
+
+def test_with_slack_what_hardly_reaches_into_a_pixel_does_not_count() -> None:
+    assert round_outwards(0.9999999, 1.9, 3.0000001, 4.1, slack_px=1e-6) == (1, 1, 3, 5)
+    assert round_outwards(0.9999999, 1.9, 3.0000001, 4.1) == (0, 1, 4, 5)
 
 
 @given(MANY, MANY, st.integers(1, 5000), st.data())

@@ -28,7 +28,16 @@ from visualzoom.envs.views import TINY_CROP, TINY_OVERVIEW
 from visualzoom.envs.zoom_env import Step
 
 ID = "visualzoom.envs:VisualZoom-v0"
-KEYS = {"name", "error", "requested_box", "executed_box"}
+KEYS = {
+    "name",
+    "error",
+    "requested_box",
+    "executed_box",
+    "image_index",
+    "shown_index",
+    "visual_tokens",
+    "whole_image",
+}
 
 
 def make_env(**settings: Any) -> VisualZoomEnv:
@@ -239,7 +248,7 @@ def test_the_record_tells_the_whole_episode() -> None:
         ({"tasks": "digits"}, LookupError, "Did you mean 'digit'"),
         ({"reward": "deepeye"}, LookupError, "Did you mean 'deepeyes'"),
         ({"tools": ["image_zoom_tool"]}, LookupError, "Did you mean 'image_zoom_in_tool'"),
-        ({"protocol": "deepeyes-v3"}, LookupError, "Did you mean 'deepeyes-v2'"),
+        ({"protocol": "deepeyes-v22"}, LookupError, "Did you mean 'deepeyes-v2'"),
         ({"view": "tiny-overvew"}, LookupError, "Did you mean 'tiny-overview'"),
         ({"tasks": 3}, LookupError, "3 is no source of tasks; it needs num_tasks and task"),
         ({"tasks": ["digit"]}, LookupError, "'digit' is no task"),
@@ -311,8 +320,10 @@ def test_a_tool_may_show_a_picture_of_its_own() -> None:
     assert '"paint"' in env.reset()[1]["system"]
     observation, *_, info = env.step('<tool_call>{"name": "paint", "arguments": {"grey": 7}}</tool_call>')
     assert (observation["images"][0] == 7).all()
-    assert info["tool_results"] == [{"name": "paint", "error": None, "requested_box": None, "executed_box": None}]
-    assert cast(Episode, env.step("<answer>0</answer>")[4]["record"]).num_crops == 1
+    (result,) = info["tool_results"]
+    assert (result["name"], result["error"], result["executed_box"], result["shown_index"]) == ("paint", None, None, 1)
+    record = cast(Episode, env.step("<answer>0</answer>")[4]["record"])
+    assert (record.num_looks, record.num_crops) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from visualzoom.training.config import PRESETS, TrainConfig, UsageError, WorldCo
 from visualzoom.training.config_file import config_to_json
 from visualzoom.training.metrics import read_metrics
 from visualzoom.training.run_folder import open_run
-from visualzoom.training.world import check_world, env_maker, open_source, unseen
+from visualzoom.training.world import NoModel, check_world, env_maker, open_source, unseen
 
 BEFORE = {path.name for path in Path().iterdir()}
 
@@ -50,9 +50,12 @@ def exit_code(*arguments: str) -> int:
         (["train", "--reward", "deepeye"], "Did you mean 'deepeyes'"),
         (["train", "--tool", "image_zoom_in"], "Did you mean 'image_zoom_in_tool'"),
         (["train", "--size-px", "100"], "100 px"),
+        (["train", "--coordinates", "0-10"], "0-1000"),
+        (["train", "--kernel", "torche"], "Did you mean 'torch'"),
+        (["train", "--env-workers", "-1"], "env_workers is -1"),
         (["train", "--agent", "vml"], "Did you mean 'vlm'"),
         (["train", "--tracker", "tensorbord"], "Did you mean 'tensorboard'"),
-        (["train", "--protocol", "deepeyes-v3"], "Did you mean 'deepeyes-v2'"),
+        (["train", "--protocol", "deepeyes-v22"], "Did you mean 'deepeyes-v2'"),
         (["train", "--algorithm-options", "clip_hi=1"], "clip_high"),
         (["train", "--algorithm-options", "clip_high=-1"], "clip_high"),
         (["train", "--algorithm-options", "clip_low=abc"], "clip_low=abc: Expected `float`"),
@@ -205,7 +208,7 @@ def test_an_option_that_a_foreign_environment_lacks_is_not_dropped_in_silence() 
 def test_images_are_shown_as_the_model_takes_them(side_px: int) -> None:
     limits = ImageLimits(factor_px=32, min_px=256 * 256, max_px=320 * 320)  # a Qwen3-VL takes no less than 256 x 256
     world = WorldConfig(size_px=side_px, view_min_px=4 * 56 * 56, view_max_px=2560 * 28 * 28)
-    env = env_maker(replace(world, crop_max_px=1280 * 28 * 28), open_source(world), limits=limits)()
+    env = env_maker(replace(world, crop_max_px=1280 * 28 * 28), open_source(world), onlooker=NoModel(limits=limits))()
     observation, _ = env.reset(seed=0)
     (image,) = observation["images"]
     assert limits.num_cells((image.shape[1], image.shape[0])) > 0
@@ -284,10 +287,12 @@ def test_a_run_on_a_file_of_few_tasks_is_measured_on_the_rows_held_out(
     row = json.dumps({"image": "a.png", "question": "What?", "answer": "7"})
     (tmp_path / "tasks.jsonl").write_text("\n".join([row] * 10))
     out = tmp_path / "run"
-    settings = (*SHORT, "--tasks-per-step", "12")  # more than there are
+    settings = (*SHORT, "--size-px", "768", "--tasks-per-step", "12")  # more than there are; no size of scenes
     assert exit_code("train", *settings, "--data", str(tmp_path / "tasks.jsonl"), "--out", str(out)) == 0
     assert json.loads((out / "summary.json").read_text())["eval_tasks"] == 1
     capsys.readouterr()
+    assert exit_code("train", *SHORT, "--data", str(tmp_path / "tasks.jsonl"), "--out", str(tmp_path / "b")) == 2
+    assert "--size-px 512: these tasks have pictures of their own size" in capsys.readouterr().err
     for file, played in (((), "1"), (("--data", str(tmp_path / "tasks.jsonl")), "10")):
         assert exit_code("eval", "--model", str(out), "--mode", "greedy", "--num-threads", "1", *file) == 0
         assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["greedy", played]

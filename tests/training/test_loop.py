@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from runs import assert_same_run, resume, start, timeless, wait_for
 from transformers import AutoModelForImageTextToText
 
 from visualzoom.agents.chat import open_renderer
@@ -24,59 +21,6 @@ from visualzoom.training.checkpoint import Checkpoint, CheckpointStore
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig
 from visualzoom.training.loop import draw_jobs, train
 from visualzoom.training.models import built_in_folder
-
-SMALL = ("--tasks-per-step", "3", "--group-size", "4", "--final-eval-tasks", "6", "--eval-tasks", "6")
-OFTEN = ("--checkpoint-every", "1", "--eval-every", "3", "--episodes-every", "3", "--keep-checkpoints", "9")
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "visualzoom.training.cli", *arguments]
-
-
-def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    arguments = ("train", "--out", str(out), "--num-threads", "1", *SMALL, *OFTEN, *more)
-    return subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline_s = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline_s, f"{path} did not appear"
-        time.sleep(0.02)
-
-
-def resume(out: Path) -> str:
-    done = subprocess.run(command("train", "--resume", str(out)), capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def assert_same_run(one: Path, other: Path, step: int) -> None:
-    a, b = (path / "checkpoints" / f"step-{step:06d}" for path in (one, other))
-    weights_a, weights_b = (load_file(path / "model.safetensors") for path in (a, b))
-    assert weights_a.keys() == weights_b.keys()
-    assert all(torch.equal(weights_a[name], weights_b[name]) for name in weights_a)
-    state_a, state_b = (torch.load(path / "trainer/state.pt", weights_only=True) for path in (a, b))
-    assert _equal(state_a["learner"], state_b["learner"])
-    assert _equal(state_a["rng"], state_b["rng"])
-    rows_a, rows_b = (_timeless(path / "metrics.jsonl") for path in (one, other))
-    assert rows_a == rows_b
-
-
-def _equal(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
-
-
-def _timeless(path: Path) -> list[dict[str, object]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
 
 
 def test_six_steps_are_three_a_kill_and_three_bit_for_bit(tmp_path: Path) -> None:
@@ -157,6 +101,13 @@ def test_a_run_goes_on_when_the_model_that_it_began_with_is_gone(tmp_path: Path)
     assert summary is not None and summary.updates == 2
 
 
+def test_the_coordinates_of_a_run_are_saved_with_its_model_and_asked_for_again(tmp_path: Path) -> None:
+    config = small(tmp_path / "run", 1)
+    train(replace(config, world=replace(config.world, coordinates="0-1000")))
+    assert open_renderer(latest(tmp_path / "run").folder).coordinates == "0-1000"
+    assert open_renderer(built_in_folder()).coordinates == "shown"
+
+
 def latest(out: Path) -> Checkpoint:
     checkpoint = CheckpointStore(out / "checkpoints").latest()
     assert checkpoint is not None
@@ -208,5 +159,5 @@ def test_a_finished_run_that_is_resumed_knows_its_best_and_logs_nothing_twice(tm
     state: Any = latest(out).state()
     assert state["run"]["best_accuracy"] == summary.greedy_accuracy_after
     train(replace(small(out, 1), out=None, resume=out))
-    rows = Counter((row["kind"], row["step"]) for row in _timeless(out / "metrics.jsonl"))
+    rows = Counter((row["kind"], row["step"]) for row in timeless(out / "metrics.jsonl"))
     assert set(rows.values()) == {1} and ("sampled", 1) in rows

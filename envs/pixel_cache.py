@@ -1,0 +1,111 @@
+"""What is kept of pixels in one process: an LRU bounded in bytes, and one maker for each thing wanted at once.
+
+Law: a cache never keeps more than `max_bytes`; what is wanted by many threads at once is made once; where a maker
+fails, only its own caller sees that, and the next in line tries for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from visualzoom.envs.records import Pixels
+
+T = TypeVar("T")
+
+
+class PixelCache:
+    """Arrays by key, the least recently used dropped first. Safe for threads; what it hands out is read-only."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Empty."""
+        self.max_bytes = max_bytes
+        self._kept: OrderedDict[str, Pixels] = OrderedDict()
+        self._used_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def num_kept(self) -> int:
+        """Arrays kept. No `len`: a cache that is empty would be false."""
+        return len(self._kept)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes kept, never more than `max_bytes`."""
+        return self._used_bytes
+
+    def find(self, key: str) -> Pixels | None:
+        """What is kept under that key; it is the most recently used now."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def keep(self, key: str, pixels: Pixels) -> Pixels:
+        """Read-only: what is kept under that key already, else these pixels, kept if there is room for them at all."""
+        seen = pixels.view()
+        seen.flags.writeable = False
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                return found
+            if seen.nbytes <= self.max_bytes:
+                self._make_room(seen.nbytes)
+                self._kept[key] = seen
+                self._used_bytes += seen.nbytes
+        return seen
+
+    def _make_room(self, num_bytes: int) -> None:
+        while self._used_bytes + num_bytes > self.max_bytes:
+            self._used_bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+class _Making(Generic[T]):
+    """Something that is being made."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.over = threading.Event()
+        self.made: tuple[T] | None = None
+        """None while nothing is made, and for ever if the maker failed."""
+
+
+class Makers(Generic[T]):
+    """Who is making what: of the threads that want one thing at once, the first makes it and the others wait."""
+
+    def __init__(self) -> None:
+        """Nobody makes anything."""
+        self._making: dict[str, _Making[T]] = {}
+        self._lock = threading.Lock()
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` gives, or what it gave to the thread that was faster.
+
+        Raises:
+            Exception: Whatever this thread's own call of `make` raises; never that of another thread.
+        """
+        mine: _Making[T] = _Making()
+        while True:
+            with self._lock:
+                making = self._making.get(key)
+                if making is None or making.pid != mine.pid:  # a forked child has no thread that could end it
+                    making = self._making[key] = mine
+            if making is mine:
+                return self._make(key, mine, make)
+            making.over.wait()
+            if making.made is not None:
+                return making.made[0]
+
+    def _make(self, key: str, making: _Making[T], make: Callable[[], T]) -> T:
+        try:
+            made = make()
+            making.made = (made,)
+            return made
+        finally:
+            with self._lock:
+                del self._making[key]
+            making.over.set()

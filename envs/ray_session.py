@@ -1,0 +1,57 @@
+"""The Ray session that environments' workers run in: the user's if there is one, else one of our own.
+
+Law: a session that we began ends with the last one who uses it; one that we found is left as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+
+import ray
+
+_OBJECT_STORE_BYTES = 256 * 2**20  # pixels do not go through it
+_lock = threading.Lock()
+_users: set[int] = set()
+
+
+class RaySession:
+    """The use of a session; `close` it."""
+
+    def __init__(self) -> None:
+        """Begin a session on this machine, unless there is one, or one is named by RAY_ADDRESS."""
+        with _lock:
+            if not ray.is_initialized():
+                _users.clear()
+                _begin()
+                _users.add(id(self))
+            elif _users:
+                _users.add(id(self))
+            self.is_ours = bool(_users) and not os.environ.get("RAY_ADDRESS")
+            """Begun for environments alone, so that nobody else counts on its CPUs."""
+        self.close = weakref.finalize(self, _leave, id(self))
+        """Leave it; the last one ends what we began. Twice is once."""
+
+
+def _begin() -> None:
+    if os.environ.get("RAY_ADDRESS"):  # a cluster
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        return
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count() or 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=_OBJECT_STORE_BYTES,
+    )
+
+
+def _leave(user: int) -> None:
+    with _lock:
+        if user in _users:
+            _users.remove(user)
+            if not _users and ray.is_initialized():
+                ray.shutdown()

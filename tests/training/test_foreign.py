@@ -1,0 +1,96 @@
+"""Two worlds that are no zoom: the examples are the games they say they are, and the built-in model learns them."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from frozen_lake import DOWN, RIGHT
+from gymnasium.utils.env_checker import check_env
+
+from visualzoom.training.cli import main
+
+LAKE, NUMBER = "frozen_lake:LakePictures-v0", "number_game:NumberWords-v0"
+FLAGS = {LAKE: {"max-turns": 6, "max-tokens": 10}, NUMBER: {"max-turns": 3, "max-tokens": 16}}
+
+
+def train(env: str, folder: Path, **sizes: float) -> list[dict[str, Any]]:
+    """Train in this process; the rows of metrics.jsonl."""
+    quick = {"eval-every": 1000, "eval-tasks": 2, "final-eval-tasks": 2, "num-threads": 1}
+    given = FLAGS[env] | quick | {name.replace("_", "-"): value for name, value in sizes.items()}
+    flags = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    assert main(["train", "--env", env, "--out", str(folder), *flags]) == 0
+    return [json.loads(row) for row in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def paths(desc: Any) -> dict[int, int]:
+    """For each tile the move towards the goal, where moves down and right lead there."""
+    size = len(desc)
+    found, waiting = {}, deque([(size - 1, size - 1)])
+    while waiting:
+        row, column = waiting.popleft()
+        for before, move in (((row - 1, column), DOWN), ((row, column - 1), RIGHT)):
+            place = before[0] * size + before[1]
+            if min(before) >= 0 and desc[before] != b"H" and place not in found:
+                found[place] = move
+                waiting.append(before)
+    return found
+
+
+@pytest.mark.parametrize("env", FLAGS)
+def test_the_checker_of_gymnasium_is_content(env: str) -> None:
+    check_env(gymnasium.make(env).unwrapped, skip_render_check=True)
+
+
+def test_who_looks_comes_over_the_ice() -> None:
+    env = gymnasium.make(LAKE)
+    for task in range(50):
+        env.reset(options={"task": task})
+        game: Any = env.unwrapped.world.unwrapped  # type: ignore[attr-defined]
+        moves, paid = paths(game.desc), 0.0
+        while paid == 0:
+            _, paid, terminated, truncated, _ = env.step("2" if moves[game.s] == DOWN else "1")
+            assert paid or not (terminated or truncated)
+
+
+def test_the_picture_shows_the_map() -> None:
+    env = gymnasium.make(LAKE)
+    picture = env.reset(options={"task": 5})[0]["images"][0]
+    letters = env.unwrapped.world.unwrapped.desc  # type: ignore[attr-defined]
+    middles = picture[14::28, 14::28]
+    assert np.array_equal((middles == (45, 90, 230)).all(-1), letters == b"H")
+    assert middles[0, 0].tolist() == [220, 40, 40]
+    assert middles[3, 3].tolist() == [50, 170, 70]
+
+
+@pytest.mark.parametrize("task", range(20))
+def test_who_halves_what_is_left_wins(task: int) -> None:
+    env = gymnasium.make(NUMBER)
+    env.reset(options={"task": task})
+    low, high, paid, ended = 1, 7, 0.0, False
+    while not ended:
+        guess = (low + high) // 2
+        observation, paid, terminated, truncated, _ = env.step(f"<answer>{guess}</answer>")
+        low, high = (low, guess - 1) if observation["text"] == "lower" else (guess + 1, high)
+        ended = terminated or truncated
+    assert paid == 1
+
+
+@pytest.mark.parametrize("env", FLAGS)
+def test_it_can_be_trained_on(env: str, tmp_path: Path) -> None:
+    rows = train(env, tmp_path / "run", steps=1, tasks_per_step=2, group_size=2, episodes_every=1)
+    assert [row["kind"] for row in rows].count("train") == 1
+    assert rows[-1]["failed"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("env", "steps", "learning_rate", "least"), [(NUMBER, 150, 3e-4, 0.5), (LAKE, 60, 2e-4, 0.3)])
+def test_the_model_learns_it(env: str, steps: int, learning_rate: float, least: float, tmp_path: Path) -> None:
+    rows = train(env, tmp_path / "run", steps=steps, learning_rate=learning_rate)
+    rewards = [row["reward"] for row in rows if row["kind"] == "train"]
+    assert np.mean(rewards[-10:]) > least > np.mean(rewards[:5])
