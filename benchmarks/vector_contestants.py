@@ -46,6 +46,10 @@ class World:
     is_slow: bool = False
 
     @property
+    def threads_per_worker(self) -> int:
+        return max(1, self.num_threads // self.num_workers)
+
+    @property
     def texts(self) -> list[str]:
         """Calls with square boxes of 64 to 1000 px of a picture of 1024, anywhere in it."""
         rng = np.random.default_rng(0)
@@ -140,16 +144,16 @@ Advance = Callable[[], int]
 
 def in_step(envs: VectorEnv[Any, Any, Any], world: World, *, boxed: bool = False) -> Iterator[Advance]:
     """All environments of a vector side by side."""
-    rng = np.random.default_rng(1)
-    envs.reset(seed=0)
+    rng, texts = np.random.default_rng(1), world.texts
 
     def advance() -> int:
         numbers = rng.integers(len(texts), size=world.num_envs)
         envs.step(numbers if boxed else tuple(texts[number] for number in numbers))
         return world.num_envs
 
-    texts = world.texts
     try:
+        for seed in range(1 + 640 // world.num_envs):  # until every process has seen every picture
+            envs.reset(seed=seed)
         yield advance
     finally:
         envs.close(**({"terminate": True} if isinstance(envs, AsyncVectorEnv) else {}))
@@ -227,9 +231,7 @@ def _ray(world: World, *, boxed: bool = False) -> Iterator[Advance]:
     fns = [partial(make_env, world, env_id, boxed=boxed) for env_id in range(world.num_envs)]
     from visualzoom.envs.ray_vector import RayVectorEnv
 
-    envs = RayVectorEnv(
-        fns, num_workers=world.num_workers, threads_per_worker=world.num_threads // world.num_workers, copy=False
-    )
+    envs = RayVectorEnv(fns, num_workers=world.num_workers, threads_per_worker=world.threads_per_worker, copy=False)
     return in_step(envs, world, boxed=boxed)
 
 
@@ -243,7 +245,7 @@ def _ray_as_completed(world: World) -> Iterator[Advance]:
 
     make = partial(make_env, world)
     return as_completed(
-        RayHost(make, num_workers=world.num_workers, threads_per_worker=world.num_threads // world.num_workers), world
+        RayHost(make, num_workers=world.num_workers, threads_per_worker=world.threads_per_worker), world
     )
 
 

@@ -12,7 +12,7 @@ import logging
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +107,7 @@ class RayHost:
         if on_lost not in ("replay", "truncate"):
             raise ValueError(f"on_lost is {on_lost!r}; it must be 'replay' or 'truncate'")
         self.faults: Counter[str] = Counter()
+        self.landing: Callable[[int, Any], None] | None = None
         self._replays = on_lost == "replay"
         self._unreceived: set[int] = set()
         self._done: deque[Result] = deque()
@@ -252,6 +253,8 @@ class RayHost:
         for result in results:
             shard.running.discard(result.env_id)
             shard.num_barren = 0
+            if self.landing is not None and result.observation is not None:
+                self.landing(result.env_id, result.observation)
             self._finish(shard, result)
         shard.one_by_one = shard.one_by_one and bool(shard.waiting or shard.running)
         self._flush(shard)

@@ -11,9 +11,10 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from visualzoom.envs.seat import Seat
 from visualzoom.envs.vector_records import Command, Fault, MakeEnv, Result
@@ -49,6 +50,7 @@ class ThreadHost:
         if step_timeout_s is not None and step_timeout_s <= 0:
             raise ValueError(f"step_timeout_s={step_timeout_s}; give more than 0 seconds, or None for no bound")
         self.faults: Counter[str] = Counter()
+        self.landing: Callable[[int, Any], None] | None = None
         self._make_env = make_env
         self._tracks_generator = tracks_generator
         self._step_timeout_s = step_timeout_s
@@ -128,6 +130,16 @@ class ThreadHost:
             self._running.clear()
             self._done.clear()
             self._unreceived.clear()
+
+    def land(self, run: _Run, observation: Any) -> None:
+        """Tell the observation of a result that is about to be there, unless it was given up."""
+        if self.landing is None:
+            return
+        with self._changed:
+            if self._running.get(run.env_id) is not run:
+                return
+            run.started_s = None  # its deadline is met: from here on it is not given up
+        self.landing(run.env_id, observation)
 
     def finished(self, run: _Run, result: Result) -> bool:
         """Take in what a thread did; False if it is not waited for any more."""
@@ -220,7 +232,10 @@ class _Run:
                 problem = f"it could not be brought back: {done.fault.problem}"
                 return Result.failed(self.env_id, Fault.lost(problem))
         self.started_s = time.monotonic()
-        return self._seat.run(self.command)
+        result = self._seat.run(self.command)
+        if result.observation is not None:
+            self._host.land(self, result.observation)
+        return result
 
 
 def _begin_thread(work: SimpleQueue[_Run | None]) -> threading.Thread:

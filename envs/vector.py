@@ -18,6 +18,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from visualzoom.envs import vector_layout as layout
+from visualzoom.envs.landing import Landing
 from visualzoom.envs.records import StopReason
 from visualzoom.envs.vector_layout import Flags, ObservationMode, Seeds
 from visualzoom.envs.vector_records import (
@@ -86,8 +87,12 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
             """The last observation of each."""
             self._ended = np.zeros(num_envs, dtype=np.bool_)
             """To be reset before the next step."""
+            self._landing: Landing | None = None
             self._describe(observation_mode)
             self._batch = self._empty_batch()
+            self._landing = Landing.of(self.single_observation_space, num_envs)
+            if self._landing is not None:
+                host.landing = self._landing.land
         except BaseException:
             host.close()
             raise
@@ -108,6 +113,7 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
         passed = None if options is None else {name: value for name, value in options.items() if name != "reset_mask"}
         seeds = layout.seed_each(seed, self.num_envs)
         chosen = [int(env_id) for env_id in np.flatnonzero(mask)]
+        self._open_batch()
         results = self._run({env_id: Reset(seed=seeds[env_id], options=passed) for env_id in chosen})
         infos: dict[str, Any] = {}
         for env_id, result in results.items():
@@ -132,6 +138,7 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
         commands: dict[int, Command] = {}
         for env_id, action in zip(range(self.num_envs), iterate(self.action_space, actions), strict=True):
             commands[env_id] = self._next_reset(env_id) if self._ended[env_id] else Step(action=action)
+        self._open_batch()
         results = self._run(commands)
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             return self._laid_out(results, {})
@@ -290,6 +297,10 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
         truncations = np.array([result.truncated for result in results.values()], dtype=np.bool_)
         return self._batched(), rewards, terminations, truncations, infos
 
+    def _open_batch(self) -> None:
+        if self._landing is not None:
+            self._landing.open(anew=self.copy)
+
     def _empty_batch(self) -> Any:
         return create_empty_array(self.single_observation_space, n=self.num_envs, fn=np.zeros)
 
@@ -298,6 +309,8 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
         unseen = [env_id for env_id, observation in enumerate(self._shown) if observation is None]
         if unseen:
             raise gymnasium.error.ResetNeeded(f"environments {unseen} were never reset; call reset() for all first")
+        if self._landing is not None:
+            return self._landing.close(self._shown)
         if self.copy:
             items = [layout.owned(observation) for observation in self._shown]
             return concatenate(self.single_observation_space, items, self._empty_batch())

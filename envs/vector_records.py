@@ -145,6 +145,8 @@ class Host(Protocol):
     faults: Counter[str]
     """How often what happened: `raised`, `hung`, `lost` (results that are faults), and for workers `restarted`
     (processes) and `replayed` (episodes that were re-run without a trace)."""
+    landing: Callable[[int, Any], None] | None
+    """Told number and observation of each result as soon as it is there, in any thread."""
 
     @property
     def in_flight(self) -> int:

@@ -1,7 +1,7 @@
-"""The command line: `visualzoom train | eval | ask | play | pretrain`.
+"""The command line: `visualzoom train | eval | ask | play | check | pretrain`.
 
 Law: whatever the user gets wrong ends with one clear message on standard error and exit code 2, without a traceback
-and with nothing lost. Each command imports what it needs when it runs: `play` and every `--help` but that of
+and with nothing lost. Each command imports what it needs when it runs: `play`, `check` and every `--help` but that of
 `pretrain` load no torch.
 """
 
@@ -33,6 +33,7 @@ commands:
   eval       measure a model on tasks that it has not seen
   ask        ask a question on your own picture and see where the model looks
   play       step the environment yourself, or watch the oracle
+  check      search for an input that breaks a law: of a tool, an environment, a protocol or an agent
   pretrain   make the built-in model again, from nothing
 
 `visualzoom COMMAND --help` lists the options of a command. Examples:
@@ -41,7 +42,8 @@ commands:
   visualzoom train --resume runs/ppo
   visualzoom eval --model runs/ppo --mode greedy sampled forced
   visualzoom ask photo.jpg "What does the sign say?" --model Qwen/Qwen2.5-VL-3B-Instruct
-  visualzoom play --agent oracle --tasks sign"""
+  visualzoom play --agent oracle --tasks sign
+  visualzoom check own_tool:Mirror"""
 BAD_USAGE = 2
 STOPPED = 130
 """Asked to stop before the last step, with everything saved."""
@@ -186,6 +188,12 @@ def _play(arguments: Sequence[str]) -> int:
     return play_episodes(_parse(PlayConfig, "play", arguments))
 
 
+def _check(arguments: Sequence[str]) -> int:
+    from visualzoom.training.checking import CheckConfig, run_check
+
+    return run_check(_parse(CheckConfig, "check", arguments))
+
+
 def _pretrain(arguments: Sequence[str]) -> int:
     from visualzoom.training.pretrain import PretrainConfig, pretrain
 
@@ -198,6 +206,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _eval,
     "ask": _ask,
     "play": _play,
+    "check": _check,
     "pretrain": _pretrain,
 }
 

@@ -144,7 +144,7 @@ class EnvironmentMachine(RuleBasedStateMachine):
         if seed is not None:
             self.twin.close()
             self.twin = self._new()
-            self.is_spoiled = self.is_restored = False
+            self.is_restored = False  # what was spoiled stays so
         told = "" if seed is None else f"seed={seed}"
         self._done("reset", f"reset({told})", lambda env: env.reset(seed=seed))
 

@@ -103,21 +103,23 @@ def replies_to(
         frame: The coordinates of the first image, more or less.
         max_characters: Longest reply; a longer one is sent now and then.
     """
-    kind = draw(st.sampled_from(["call", "call", "call", "call", "calls", "answer", "bad", "hostile", "long"]))
+    calls = ["call"] * 6
+    kind = draw(st.sampled_from([*calls, "calls", "answer", "both", "bad", "hostile", "long"]))
     if kind == "hostile":
         return draw(model_texts())
     if kind == "bad":
         return in_call(protocol, draw(st.sampled_from(BAD_CALLS)))
     if kind == "answer":
-        return protocol.render_answer(draw(st.sampled_from(["0", "1", "A", "...", ""]) | texts))
+        return protocol.render_answer(draw(st.sampled_from(["0", "1", "A", "...", "", *CODE]) | texts))
     if kind == "long":
         return "0" * (max_characters + draw(st.integers(-1, 1)))
-    num_calls = 1 if kind == "call" else draw(st.integers(2, 6))
+    num_calls = draw(st.integers(2, 6)) if kind == "calls" else 1
     words = [draw(st.sampled_from(["", "\n", "I look closer. "])) for _ in range(num_calls)]
     called = [_rendered(protocol, draw(_calls(tools, frame))) for _ in words]
     if kind == "calls" and draw(st.booleans()):
         called[0] = broken(called[0])
-    return "".join(word + call for word, call in zip(words, called, strict=True))
+    said = [word + call for word, call in zip(words, called, strict=True)]
+    return "".join([*said, protocol.render_answer("1")] if kind == "both" else said)
 
 
 @st.composite

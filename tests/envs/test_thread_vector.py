@@ -108,6 +108,51 @@ def test_cart_poles_on_threads_are_bit_for_bit_what_the_serial_vector_gives(
         check_same_as_sync(vector, sync, map(np.array, pushes), seed=7)
 
 
+class Wide(gymnasium.Env[Any, Any]):
+    """Large arrays, now and then the same one; the action says what happens, as in `Odd`."""
+
+    observation_space = Box(0, 255, (64, 96, 3), np.uint8)
+    action_space = Discrete(4)
+
+    def __init__(self) -> None:
+        self.seen = np.zeros((64, 96, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return self.np_random.integers(256, size=(64, 96, 3), dtype=np.uint8), {}
+
+    def step(self, action: int) -> Any:
+        if action == 2:
+            self.seen[:8] += 1
+            return self.seen, 0.0, False, False, {}
+        if action == 3:
+            raise ValueError("the world fell over")
+        return self.np_random.integers(256, size=(64, 96, 3), dtype=np.uint8), 0.0, action == 1, False, {}
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), max_size=8), MODES, st.integers(1, 4), st.booleans()
+)
+def test_large_arrays_land_in_the_batch_that_the_serial_vector_gives(
+    actions: list[list[int]], mode: AutoresetMode, num_threads: int, copy: bool
+) -> None:
+    with ThreadVectorEnv([Wide] * 3, num_threads=num_threads, autoreset_mode=mode, copy=copy) as vector:
+        sync = SyncVectorEnv([Wide] * 3, autoreset_mode=mode, copy=copy)
+        check_same_as_sync(vector, sync, map(np.array, actions), seed=7)
+
+
+def test_a_batch_of_large_arrays_shows_the_last_observation_of_who_failed_and_is_the_callers_own() -> None:
+    with ThreadVectorEnv([Wide] * 3) as vector:
+        first, _ = vector.reset(seed=0)
+        kept = first.copy()
+        second, *_ = vector.step(np.array([0, 3, 0]))
+        assert np.array_equal(second[1], first[1])
+        assert not np.array_equal(second[0], first[0])
+        third, _ = vector.reset(options={"reset_mask": np.array([True, False, False])})
+        assert np.array_equal(third[1:], second[1:])
+        assert np.array_equal(first, kept)
+
+
 def test_attributes_are_called_and_set_as_in_the_serial_vector() -> None:
     fns = [lambda: gymnasium.make("CartPole-v1", render_mode="rgb_array")] * 3
     sync = SyncVectorEnv(fns)
@@ -129,13 +174,13 @@ def test_attributes_are_called_and_set_as_in_the_serial_vector() -> None:
 
 
 def test_spaces_that_differ_are_refused_unless_that_is_meant() -> None:
-    class Wide(gymnasium.Env[Any, Any]):
+    class High(gymnasium.Env[Any, Any]):
         action_space = Discrete(2)
 
         def __init__(self, high: int) -> None:
             self.observation_space = Box(0, high, (2,), np.float32)
 
-    fns = [lambda: Wide(1), lambda: Wide(2)]
+    fns = [lambda: High(1), lambda: High(2)]
     with pytest.raises(RuntimeError, match=r"environment 1 has the observation space .*'different'"):
         ThreadVectorEnv(fns)
     with ThreadVectorEnv(fns, observation_mode="different") as vector:

@@ -328,7 +328,7 @@ class Unchecked(VisualZoomEnv):
 
 Exhibit = tuple[Callable[[], gymnasium.Env[Any, Any]], Law]
 EXHIBITS: dict[str, Exhibit] = {
-    "terminated and truncated at once": (lambda: make_env(BothEnds), law.ONE_END),
+    "terminated and truncated at once": (lambda: make_env(BothEnds, max_turns=2), law.ONE_END),
     "one flag for all ends": (lambda: make_env(OneFlag), law.ONE_END),
     "a failed episode is paid": (lambda: make_env(PaysFailures), law.FAILED_UNPAID),
     "each call is paid": (lambda: make_env(PaysCalls), own_law.SILENT_END),

@@ -124,6 +124,14 @@ class AnswersWithDots(DeepEyesV2):
         return Parsed(answer=answers[-1].strip()) if answers and answers[-1].strip() else super().parse(reply)
 
 
+class LowersAnswers(DeepEyesV2):
+    """Answers are put into lower case before anybody compares them."""
+
+    def parse(self, reply: str) -> Parsed:
+        parsed = super().parse(reply)
+        return parsed if parsed.answer is None else Parsed(answer=parsed.answer.lower())
+
+
 class EmptyAnswer(DeepEyesV2):
     """Two tags with nothing between them are an answer."""
 
@@ -230,6 +238,7 @@ EXHIBITS: dict[str, Exhibit] = {
     "one unreadable call discards all": (protocol_parts(OneBadDiscardsAll()), word_law.ALL_CALLS),
     "only the first call is read": (protocol_parts(FirstOnly()), word_law.ALL_CALLS),
     "the ... of the instruction is an answer": (protocol_parts(AnswersWithDots()), word_law.NO_ECHO),
+    "answers lose their capitals": (protocol_parts(LowersAnswers()), word_law.ANSWER_BACK),
     "nothing is an answer": (protocol_parts(EmptyAnswer()), word_law.ANSWER_OR_CALLS),
     "an answer and a call at once": (protocol_parts(BothAtOnce()), word_law.ANSWER_OR_CALLS),
     "a pattern runs away": (protocol_parts(RunsAway(), limit_s=0.2), word_law.IN_TIME),
