@@ -59,7 +59,7 @@ class RandomAgent(FunctionAgent):
         self._answers = tuple(answers)
         self._protocol = protocol or DeepEyesV2()
         self._tool = tool
-        self._coordinates = coordinates
+        self._coordinates: Coordinates = coordinates
         super().__init__(self._reply)
 
     def _reply(self, turn: AgentTurn) -> str:
@@ -94,7 +94,7 @@ class OracleAgent:
         self._max_calls = max_calls
         self._protocol = protocol or DeepEyesV2()
         self._tool = tool
-        self._coordinates = coordinates
+        self._coordinates: Coordinates = coordinates
         self._overview_px: dict[str, tuple[int, int]] = {}
 
     def act(self, turns: Sequence[AgentTurn]) -> list[Reply]:

@@ -16,11 +16,12 @@ import sys
 import venv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from visualzoom.envs import Outcome, Sight, Tool, ToolCall, ZoomIn
 from visualzoom.envs.boxes import Coordinates
@@ -29,13 +30,15 @@ from visualzoom.envs.testing import Effort, Law, Report, ToolSettings, report_to
 from visualzoom.envs.testing import geometry_laws as box_law
 from visualzoom.envs.testing import tool_laws as law
 from visualzoom.envs.testing.strategies import sight_plans
+from visualzoom.envs.testing.tool_laws import Trial
 from visualzoom.envs.zoom import ZoomArguments, ZoomRules
 
 WORKER = Path(__file__).with_name("conformance_peer.py")
+BOUNDED = Law("bounded", "what is shown has no more pixels than the tool's own code allows, whatever the box")
 LAWS: tuple[Law, ...] = (
     *(law.TOTAL, law.FINITE, box_law.IN_BOUNDS, box_law.CONTAINED, box_law.SERVED, box_law.MIN_SIDE),
     *(box_law.ROUND_TRIP, box_law.IDEMPOTENT, law.DETERMINISTIC, law.READABLE, law.PLAIN_WORDS),
-    *(law.SCHEMA, law.SCHEMA_KEPT),
+    *(law.SCHEMA, law.SCHEMA_KEPT, BOUNDED),
 )
 """Those that can be seen from outside; what the store shows and what an outcome reports are matters of ours."""
 
@@ -53,6 +56,8 @@ class Peer:
     coordinates: Coordinates
     rules: ZoomRules
     """As its own code means them."""
+    most_px: int
+    """Largest area that it shows, by its own code; of a crop that is not scaled, that of the picture."""
     caught: str
     """Where its exceptions go."""
 
@@ -65,6 +70,7 @@ PEERS = (
         tool="ImageZoomInTool",
         coordinates="original",
         rules=ZoomRules(min_side_px=28, max_aspect=100),
+        most_px=300 * 300,
         caught="the text of the exception is what the model reads",
     ),
     Peer(
@@ -74,6 +80,7 @@ PEERS = (
         tool="ImageZoomInToolQwen3VL",
         coordinates="0-1000",
         rules=ZoomRules(min_side_px=32, max_aspect=1e9),
+        most_px=12_845_056,
         caught="the exception and its traceback are what the model reads",
     ),
 )
@@ -106,6 +113,7 @@ class PeerTool:
 
     def __init__(self, peer: Peer, asked: Asked) -> None:
         self.rules = peer.rules
+        self.most_px = peer.most_px
         self.asked = asked
 
     def schema(self) -> Mapping[str, object]:
@@ -123,7 +131,17 @@ class PeerTool:
         if found["box"] is None:
             about_form = "bbox_2d" not in given or "parameter is missing" in found["text"]
             return Outcome(error="bad_arguments" if about_form else "refused", message=found["text"] or " ")
-        return Outcome(executed_box=Box(*found["box"]))
+        width_px, height_px = found["size"]
+        shown = np.broadcast_to(np.uint8(0), (height_px, width_px, 3))  # its size is all that is asked for
+        return Outcome(executed_box=Box(*found["box"]), pixels=shown)
+
+    def check_cost(self, trial: Trial) -> Iterator[tuple[bool, str]]:
+        """What is shown, and whether there was memory for it."""
+        if trial.outcome.pixels is not None:
+            height_px, width_px, _ = trial.outcome.pixels.shape
+            yield height_px * width_px <= self.most_px, f"{width_px}x{height_px} px were shown"
+        elif trial.box is not None:
+            yield "Memory" not in trial.outcome.message, f"the message was {trial.outcome.message!r:.200}"
 
 
 def with_rest(arguments: dict[str, object], schema: Mapping[str, Any]) -> dict[str, object]:
@@ -176,7 +194,23 @@ def reports(peer: Peer, python: Path, effort: Effort) -> tuple[Report, Sequence[
     plans = sight_plans((peer.coordinates,), max_parts=0, min_side_px=64).map(lambda plan: plan | {"seed": 0})
     with asked(peer, python) as running:
         tool = PeerTool(peer, running)
-        return report_tool(tool, ToolSettings(run=tool.ask, plans=plans, program=example), effort), running.stubs
+        around = ToolSettings(run=tool.ask, plans=plans, program=example, laws={BOUNDED: tool.check_cost})
+        return report_tool(tool, around, effort), running.stubs
+
+
+def ours() -> ToolSettings:
+    """Of our own tool the store shows what comes of a call."""
+    around = ToolSettings()
+
+    def check_cost(trial: Trial) -> Iterator[tuple[bool, str]]:
+        box = trial.outcome.executed_box
+        if box is not None:
+            picture = trial.sight.images[trial.outcome.image_index].picture
+            ref, _ = trial.sight.store.view(picture, box, around.rule, True)
+            found = f"{ref.width_px}x{ref.height_px} px were shown"
+            yield ref.width_px * ref.height_px <= around.rule.max_px, found
+
+    return replace(around, laws={BOUNDED: check_cost})
 
 
 def page(found: Mapping[str, Report], stubs: Mapping[str, Sequence[str]], effort: Effort) -> str:
@@ -194,14 +228,14 @@ def page(found: Mapping[str, Report], stubs: Mapping[str, Sequence[str]], effort
         f"|---|{'---|' * len(found)}",
     ]
     for one in LAWS:
-        cells = [verdict(rows[name][one].verdict) for name in found]
+        cells = [verdict(rows[name][one].verdict if one in rows[name] else "not tried") for name in found]
         lines.append(f"| {one.name} | {' | '.join(cells)} |")
-    counts = [str(sum(rows[name][one].error is not None for one in LAWS)) for name in found]
+    counts = [str(sum(one in rows[name] and rows[name][one].error is not None for one in LAWS)) for name in found]
     lines += [f"| **broken** | {' | '.join(counts)} |", "", *about_peers(stubs)]
     for name, report in found.items():
         for error in report.errors:
             if error.law in LAWS:
-                lines += ["", f"## {name}: {error.law.name}", "", f"{error.law.text}.", "", "```python"]
+                lines += ["", f"## {name}: {error.law.name}", "", f"{error.law.text}.", "", "```text"]
                 lines += [error.example, "```", "", found_in(error.found)]
     return "\n".join(lines) + "\n"
 
@@ -243,7 +277,7 @@ def main() -> None:
     chosen = parser.parse_args()
     effort = Effort(max_examples=chosen.examples, seed=chosen.seed)
     given = dict(pair.split("=", 1) for pair in chosen.peer_python)
-    found: dict[str, Report] = {"visualzoom": report_tool(ZoomIn(), effort=effort)}
+    found: dict[str, Report] = {"visualzoom": report_tool(ZoomIn(), ours(), effort)}
     stubs: dict[str, Sequence[str]] = {}
     for peer in PEERS:
         try:

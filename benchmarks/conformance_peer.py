@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import json
 import re
+import resource
 import sys
 import tempfile
 import traceback
@@ -25,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 Answer = dict[str, Any]
+MAX_BYTES = 3 * 2**30
 _cropped: list[list[int]] = []
 
 
@@ -128,6 +130,7 @@ def answer(peer: Verl | QwenAgent, asked: Answer) -> Answer:
 
 def main() -> None:
     """The schema first, then an answer for each question."""
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))  # what wants more gets a MemoryError
     peer = PEERS[sys.argv[1]]()
     Image.Image.crop = watched(Image.Image.crop)  # type: ignore[method-assign]
     out, sys.stdout = sys.stdout, sys.stderr  # what the package prints is not an answer

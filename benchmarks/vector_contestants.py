@@ -49,13 +49,14 @@ class World:
     def threads_per_worker(self) -> int:
         return max(1, self.num_threads // self.num_workers)
 
-    @property
-    def texts(self) -> list[str]:
-        """Calls with square boxes of 64 to 1000 px of a picture of 1024, anywhere in it."""
-        rng = np.random.default_rng(0)
-        sides = rng.uniform(64, 1000, 4096) * SHOWN_PX / 1024
-        lefts, tops = rng.uniform(0, SHOWN_PX - sides), rng.uniform(0, SHOWN_PX - sides)
-        return [call_text(x, y, x + s, y + s) for x, y, s in zip(lefts, tops, sides, strict=True)]
+
+@lru_cache
+def texts() -> list[str]:
+    """Calls with square boxes of 64 to 1000 px of a picture of 1024, anywhere in it."""
+    rng = np.random.default_rng(0)
+    sides = rng.uniform(64, 1000, 4096) * SHOWN_PX / 1024
+    lefts, tops = rng.uniform(0, SHOWN_PX - sides), rng.uniform(0, SHOWN_PX - sides)
+    return [call_text(x, y, x + s, y + s) for x, y, s in zip(lefts, tops, sides, strict=True)]
 
 
 class Slow(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -74,18 +75,17 @@ class Slow(gymnasium.Wrapper[Any, Any, Any, Any]):
 class Boxed(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The last picture on a canvas of fixed size, and numbered replies: what needs neither text nor pickle."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], texts: list[str]) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
-        self._texts = texts
         self.observation_space = gymnasium.spaces.Box(0, 255, (SHOWN_PX, SHOWN_PX, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Discrete(len(texts))
+        self.action_space = gymnasium.spaces.Discrete(len(texts()))
 
     def reset(self, **options: Any) -> Any:
         observation, _ = self.env.reset(**options)
         return self._padded(observation), {}
 
     def step(self, action: Any) -> Any:
-        observation, reward, terminated, truncated, _ = self.env.step(self._texts[int(action)])
+        observation, reward, terminated, truncated, _ = self.env.step(texts()[int(action)])
         return self._padded(observation), reward, terminated, truncated, {}
 
     def _padded(self, observation: Any) -> NDArray[np.uint8]:
@@ -127,7 +127,7 @@ def make_env(world: World, env_id: int, *, boxed: bool = False) -> gymnasium.Env
     )
     if world.is_slow:
         env = Slow(env, env_id)
-    return Boxed(env, world.texts) if boxed else env
+    return Boxed(env) if boxed else env
 
 
 def env_fns(world: World, *, boxed: bool = False) -> list[Callable[[], gymnasium.Env[Any, Any]]]:
@@ -144,11 +144,11 @@ Advance = Callable[[], int]
 
 def in_step(envs: VectorEnv[Any, Any, Any], world: World, *, boxed: bool = False) -> Iterator[Advance]:
     """All environments of a vector side by side."""
-    rng, texts = np.random.default_rng(1), world.texts
+    rng, replies = np.random.default_rng(1), texts()
 
     def advance() -> int:
-        numbers = rng.integers(len(texts), size=world.num_envs)
-        envs.step(numbers if boxed else tuple(texts[number] for number in numbers))
+        numbers = rng.integers(len(replies), size=world.num_envs)
+        envs.step(numbers if boxed else tuple(replies[number] for number in numbers))
         return world.num_envs
 
     try:
@@ -161,13 +161,13 @@ def in_step(envs: VectorEnv[Any, Any, Any], world: World, *, boxed: bool = False
 
 def as_completed(host: Host, world: World) -> Iterator[Advance]:
     """Each environment goes on as soon as it is ready."""
-    rng, texts = np.random.default_rng(1), world.texts
+    rng, replies = np.random.default_rng(1), texts()
     host.send_all((env_id, Reset(seed=env_id)) for env_id in range(world.num_envs))
 
     def advance() -> int:
         results = host.recv_ready()
         host.send_all(
-            (one.env_id, Reset()) if one.ended else (one.env_id, Step(action=texts[rng.integers(len(texts))]))
+            (one.env_id, Reset()) if one.ended else (one.env_id, Step(action=replies[rng.integers(len(replies))]))
             for one in results
         )
         return len(results)
@@ -180,12 +180,12 @@ def as_completed(host: Host, world: World) -> Iterator[Advance]:
 
 def alone(world: World) -> Iterator[Advance]:
     """One environment, no vector."""
-    env, texts, rng = make_env(world, 0), world.texts, np.random.default_rng(1)
+    env, replies, rng = make_env(world, 0), texts(), np.random.default_rng(1)
     env.reset(seed=0)
 
     def advance() -> int:
         for _ in range(8):
-            if env.step(texts[rng.integers(len(texts))])[3]:
+            if env.step(replies[rng.integers(len(replies))])[3]:
                 env.reset()
         return 8
 

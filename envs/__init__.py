@@ -9,6 +9,7 @@ from visualzoom.envs.boxes import COORDINATES, Coordinates, Frame, FramedBox, io
 from visualzoom.envs.image_store import ImageStore
 from visualzoom.envs.images import ArrayPicture, BytesPicture, FilePicture, ImageError
 from visualzoom.envs.kernels import KERNELS, Kernel, open_kernel
+from visualzoom.envs.pixel_box import PixelBox
 from visualzoom.envs.protocol import PROTOCOLS, BadCall, DeepEyesV2, Parsed, WordProtocol
 from visualzoom.envs.records import (
     Box,
@@ -28,6 +29,7 @@ from visualzoom.envs.records import (
 from visualzoom.envs.regions import Region
 from visualzoom.envs.registry import resolve
 from visualzoom.envs.spaces import ImageTuple, UnicodeText
+from visualzoom.envs.structured import StructuredActions
 from visualzoom.envs.tasks import HELD_OUT_FIRST, TASKS, MixedTasks, endless, open_tasks
 from visualzoom.envs.thread_vector import ThreadVectorEnv
 from visualzoom.envs.tools import (
@@ -73,6 +75,7 @@ __all__ = [
     "Outcome",
     "Parsed",
     "Picture",
+    "PixelBox",
     "Pixels",
     "Region",
     "Reward",
@@ -81,6 +84,7 @@ __all__ = [
     "Seen",
     "Sight",
     "StopReason",
+    "StructuredActions",
     "Task",
     "TaskSource",
     "ThreadVectorEnv",

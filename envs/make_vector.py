@@ -37,7 +37,7 @@ def make_vector(
         num_envs: How many.
         workers: Ray workers; 0 for threads of this process.
         threads: Environments that step at once, here or in each worker; None for a number that suits the machine.
-        step_timeout_s: Longest time for a step or reset; None for no bound.
+        step_timeout_s: Longest time for a step; a reset has no less than a minute. None for no bound.
         on_lost: What comes of the episodes of a Ray worker that died: "replay" or "truncate".
         on_error: What comes of an environment that throws: "end" its episode, or "raise".
         copy: Whether a batch stays as it is when the next one is made.

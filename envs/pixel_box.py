@@ -28,6 +28,8 @@ CHANNELS = 7
 """Red, green, blue of the overview; of the last look; the ink of the question."""
 MIN_SHARE = 0.02
 """Least side of a box as a share of the picture's."""
+MAX_ASPECT = 20.0
+"""Boxes are at most so many times as long as wide, where the picture is wide enough: tools refuse the longest ones."""
 _LETTER_SHARE = 0.13
 """Height of the question's letters as a share of the observation's."""
 
@@ -104,19 +106,20 @@ class PixelBox(gymnasium.Wrapper[Pixels, Floats, Observation, str], RecordConstr
         protocol = self._world.protocol
         if scores.size and scores.max() > 0:
             return protocol.render_answer(self._answers[int(scores.argmax())])
-        frame = frame_of(self._world.coordinates, self._shown, Frame(*self._world.task.image_size))
-        box = [float(share * side) for share, side in zip(_shares(numbers[:4]), frame * 2, strict=True)]
+        original = Frame(*self._world.task.image_size)
+        frame = frame_of(self._world.coordinates, self._shown, original)
+        box = [share * side for share, side in zip(_shares(numbers[:4], original), frame * 2, strict=True)]
         return protocol.render_call(ToolCall(name=self._tool, arguments={self._argument: box}))
 
 
-def _shares(corners: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) as shares of the picture, in order, inside, no side below MIN_SHARE."""
+def _shares(corners: NDArray[np.float64], size: Frame) -> list[float]:
+    """[left, top, right, bottom] as shares of a picture of that size: in order, inside, not too small or too long."""
     one, other = np.clip((corners.reshape(2, 2) + 1) / 2, 0, 1)
-    centre = (one + other) / 2
-    half = np.maximum(np.abs(one - other), MIN_SHARE) / 2
-    centre = np.clip(centre, half, 1 - half)
-    (left, top), (right, bottom) = (centre - half).tolist(), (centre + half).tolist()
-    return left, top, right, bottom
+    sides = np.maximum(np.abs(one - other), MIN_SHARE)
+    sides_px = sides * size
+    half = np.minimum(np.maximum(sides, sides_px.max() / MAX_ASPECT / np.array(size)), 1) / 2
+    centre = np.clip((one + other) / 2, half, 1 - half)
+    return [*(centre - half).tolist(), *(centre + half).tolist()]
 
 
 def _box_argument(tools: Sequence[Tool]) -> tuple[str, str]:

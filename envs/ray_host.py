@@ -90,7 +90,8 @@ class RayHost:
             make_env: Makes the environment of a number, in a worker.
             num_workers: Processes; environment i lives in worker i modulo that number.
             threads_per_worker: Commands that run at once in each.
-            step_timeout_s: Longest time for a command to run; None for no bound.
+            step_timeout_s: Longest time for a step; a reset has no less than a minute. What takes longer ends as
+                `worker_lost`. None for no bound.
             on_lost: What comes of the episodes of a worker that died: "replay" re-runs them, "truncate" ends them.
             block_bytes: Most pixels of one worker that are held at once without a copy; 0 copies them all.
             cpus_per_worker: As Ray counts them, 0 to share them with others; None for 1, or for 0 in a session that was
@@ -100,6 +101,7 @@ class RayHost:
 
         Raises:
             ValueError: A number is out of range.
+            TypeError: `make_env` can't be pickled.
             RuntimeError: A worker does not start.
         """
         if num_workers < 1:
@@ -111,12 +113,12 @@ class RayHost:
         self._replays = on_lost == "replay"
         self._unreceived: set[int] = set()
         self._done: deque[Result] = deque()
-        dumps: Any = cloudpickle.dumps  # it carries no annotations
+        pickled = _pickled(make_env)
         session = RaySession()
         self.originals = SharedPixels()
         """Of the node of the driver; workers of another node have a folder of that name there."""
         settings = WorkerSettings(
-            make_env=dumps(make_env),
+            make_env=ray.put(pickled),
             num_threads=threads_per_worker,
             step_timeout_s=step_timeout_s,
             shared=self.originals,
@@ -290,6 +292,17 @@ class RayHost:
         shard.waiting.extendleft(env_id for env_id in reversed(suspects) if env_id not in given_up)
         shard.one_by_one = self._replays and bool(shard.waiting)
         self._flush(shard)
+
+
+def _pickled(make_env: MakeEnv) -> bytes:
+    dumps: Any = cloudpickle.dumps  # pyright: ignore[reportPrivateImportUsage]  # its public name all the same
+    try:
+        pickled: bytes = dumps(make_env)
+    except Exception as problem:  # whatever an object of the user's raises
+        raise TypeError(
+            f"what makes the environments can't be sent to workers: {problem}; make it hold less"
+        ) from problem
+    return pickled
 
 
 def _close(links: Sequence[RayLink], originals: SharedPixels, session: RaySession) -> None:

@@ -24,14 +24,15 @@ from visualzoom.envs.vector_records import Result
 
 _CALLS_AT_ONCE = 4  # deliver, collect, hurry, close
 _CLOSING_S = 8.0
-_dumps: Any = cloudpickle.dumps  # it carries no annotations
+_dumps: Any = cloudpickle.dumps  # pyright: ignore[reportPrivateImportUsage]  # its public name all the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSettings:
     """What all workers of a host have in common."""
 
-    make_env: bytes
+    make_env: Any
+    """A `ray.ObjectRef` of a pickled `MakeEnv`: it may be large, and is sent to each node once."""
     num_threads: int
     step_timeout_s: float | None
     shared: SharedPixels | None

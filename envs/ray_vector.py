@@ -38,7 +38,8 @@ class RayVectorEnv(HostedVectorEnv):
             env_fns: Each makes one, in its worker; called again after a fault.
             num_workers: Processes; environment i lives in worker i modulo that number.
             threads_per_worker: Environments that step at once in each.
-            step_timeout_s: Longest time for a step or reset; one that takes longer ends as `worker_lost`.
+            step_timeout_s: Longest time for a step; a reset has no less than a minute. What takes longer ends as
+                `worker_lost`. None for no bound.
             on_lost: What comes of the episodes of a worker that died: "replay" re-runs them, "truncate" ends them.
             cpus_per_worker: As of `RayHost`.
             copy: As of `HostedVectorEnv`.

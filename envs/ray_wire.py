@@ -26,7 +26,7 @@ LEAST_BYTES = 16_384
 MAX_TASKS = 256
 """Tasks that both sides remember."""
 _PLAIN = "biufc"  # kinds of dtype that are their bytes
-_dumps: Any = cloudpickle.dumps  # it carries no annotations
+_dumps: Any = cloudpickle.dumps  # pyright: ignore[reportPrivateImportUsage]  # its public name all the same
 _open_pickler: Any = cloudpickle.Pickler
 _NAMES = tuple(field.name for field in dataclasses.fields(Result))
 _VALUES = operator.attrgetter(*_NAMES)  # a frozen dataclass pickles itself slowly
@@ -53,7 +53,7 @@ class Packer:
     def _packed(self, results: Sequence[Result]) -> bytes:
         self._new_places, self._new_tasks = [], []
         file = io.BytesIO()
-        pickler: Any = _open_pickler(file)
+        pickler = _open_pickler(file)
         pickler.persistent_id = self._stand_in
         try:
             pickler.dump([_VALUES(result) for result in results])

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 from ray import cloudpickle
@@ -36,8 +37,8 @@ Order = tuple[int, Command, Sequence[Command]]
 class WorkerPlan:
     """What a worker needs to know."""
 
-    make_env: bytes
-    """A `MakeEnv`, pickled; it is opened when the paths are set."""
+    make_env: Any
+    """A `ray.ObjectRef` of a pickled `MakeEnv`; it is opened when the paths are set."""
     num_threads: int
     step_timeout_s: float | None
     block: BlockAddress | None
@@ -73,7 +74,7 @@ class RayWorker:
         self._packing = threading.Lock()
         self._unread: list[Result] = []
         self._host = ThreadHost(
-            cloudpickle.loads(plan.make_env),
+            cloudpickle.loads(ray.get(plan.make_env)),
             num_threads=plan.num_threads,
             step_timeout_s=plan.step_timeout_s,
             tracks_generator=True,

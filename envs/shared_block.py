@@ -96,6 +96,11 @@ class BlockWriter:
             return None
         return cls(memory) if memory[:_MARK_BYTES] == address.mark else None
 
+    @property
+    def num_taken(self) -> int:
+        """Arrays in the block."""
+        return len(self._places)
+
     def put(self, array: Array) -> int | None:
         """Copy an array into the block; its offset, or None if there is no room.
 

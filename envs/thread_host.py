@@ -17,8 +17,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from visualzoom.envs.seat import Seat
-from visualzoom.envs.vector_records import Command, Fault, MakeEnv, Result
+from visualzoom.envs.vector_records import Command, Fault, MakeEnv, Result, Step, Stop
 
+PATIENCE_S = 60.0
+"""Least time for a reset, where there is a bound."""
 _LEAST_THREADS = 16  # more than cores: environments that wait must not hold up those that could run
 _CLOSING_S = 5.0  # patience with commands that still run when the host is closed
 
@@ -39,7 +41,7 @@ class ThreadHost:
         Args:
             make_env: Makes the environment of a number.
             num_threads: Commands that run at once; None for 16 or the number of cores, whichever is more.
-            step_timeout_s: Longest time for a command to run; None for no bound.
+            step_timeout_s: Longest time for a step; a reset has no less than a minute. None for no bound.
             tracks_generator: Whether a reset without a seed reports the state of chance before it.
 
         Raises:
@@ -183,24 +185,28 @@ class ThreadHost:
         """Turn commands over their deadline into faults; seconds until another can be. The lock is held."""
         if self._step_timeout_s is None:
             return None
-        now_s = time.monotonic()
-        left_s = self._step_timeout_s
+        now_s, left_s = time.monotonic(), self._step_timeout_s
         for run in list(self._running.values()):
-            if run.started_s is None:
-                continue
-            if run.started_s + self._step_timeout_s <= now_s:
-                self._give_up(run)
-            else:
-                left_s = min(left_s, run.started_s + self._step_timeout_s - now_s)
+            if run.started_s is not None:
+                run_left_s = run.started_s + self._limit_s(run) - now_s
+                if run_left_s <= 0:
+                    self._give_up(run)
+                else:
+                    left_s = min(left_s, run_left_s)
         return left_s
+
+    def _limit_s(self, run: _Run) -> float:
+        """All but a step may make an environment, import what it needs, and decode."""
+        assert self._step_timeout_s is not None
+        return self._step_timeout_s if isinstance(run.doing, Step | Stop) else max(self._step_timeout_s, PATIENCE_S)
 
     def _give_up(self, run: _Run) -> None:
         del self._running[run.env_id]
         self._seats[run.env_id] = self._seats[run.env_id].vacated()
         self._threads[self._threads.index(run.thread)] = _begin_thread(self._work)
         self.faults["hung"] += 1
-        what = type(run.command).__name__.lower()
-        fault = Fault.lost(f"a {what} did not end within {self._step_timeout_s:g} s")
+        what = type(run.doing).__name__.lower()
+        fault = Fault.lost(f"a {what} did not end within {self._limit_s(run):g} s")
         self._done.append(Result.failed(run.env_id, fault))
 
 
@@ -209,12 +215,12 @@ class _Run:
 
     def __init__(self, host: ThreadHost, env_id: int, seat: Seat, command: Command, history: Sequence[Command]) -> None:
         self.env_id = env_id
-        self.command = command
+        self.doing = command
         self.thread = threading.current_thread()
         self.started_s: float | None = None
         self._host = host
         self._seat = seat
-        self._history = history
+        self._commands = (*history, command)
 
     def __call__(self) -> bool:
         """Do it; whether the thread is still of use."""
@@ -225,17 +231,21 @@ class _Run:
         return waited_for
 
     def _result(self) -> Result:
-        for command in self._history:
-            self.started_s = time.monotonic()  # from now on it may be given up
-            done = self._seat.run(command)
+        *history, command = self._commands
+        for earlier in history:
+            done = self._run(earlier)
             if done.fault is not None:
                 problem = f"it could not be brought back: {done.fault.problem}"
                 return Result.failed(self.env_id, Fault.lost(problem))
-        self.started_s = time.monotonic()
-        result = self._seat.run(self.command)
+        result = self._run(command)
         if result.observation is not None:
             self._host.land(self, result.observation)
         return result
+
+    def _run(self, command: Command) -> Result:
+        self.started_s = time.monotonic()  # from now on it may be given up
+        self.doing = command  # second: what is to be done now may have a shorter limit
+        return self._seat.run(command)
 
 
 def _begin_thread(work: SimpleQueue[_Run | None]) -> threading.Thread:

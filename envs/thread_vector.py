@@ -33,7 +33,8 @@ class ThreadVectorEnv(HostedVectorEnv):
         Args:
             env_fns: Each makes one; called again after a fault.
             num_threads: Environments that step at once; None for 16 or the number of cores, whichever is more.
-            step_timeout_s: Longest time for a step or reset; one that takes longer ends as `worker_lost`.
+            step_timeout_s: Longest time for a step; a reset has no less than a minute. What takes longer ends as
+                `worker_lost`. None for no bound.
             copy: As of `HostedVectorEnv`.
             observation_mode: As of `HostedVectorEnv`.
             autoreset_mode: As of `HostedVectorEnv`.

@@ -140,7 +140,7 @@ class Result:
 
 
 class Host(Protocol):
-    """Where environments live. Numbers of environments are 0 or more and need no announcement."""
+    """Where environments live. Their numbers are 0 or more and need no announcement. For one thread at a time."""
 
     faults: Counter[str]
     """How often what happened: `raised`, `hung`, `lost` (results that are faults), and for workers `restarted`

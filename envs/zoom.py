@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -82,11 +82,14 @@ class ZoomIn:
     If anything is left, it is mapped to the original, rounded outwards, and cut as the rules say.
     """
 
-    name: ClassVar[str] = "image_zoom_in_tool"
-
     rules: ZoomRules = PLAIN_RULES
     choose_image: bool = False
     """The model may name the image, `img_idx`: a picture of the task, a crop, a turned view, what a tool has drawn."""
+
+    @property
+    def name(self) -> str:
+        """What a call must say."""
+        return "image_zoom_in_tool"
 
     @property
     def arguments(self) -> type[ZoomArguments]:

@@ -17,7 +17,9 @@ from gymnasium import spaces
 
 from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.calls import CallRunner, Eye
+from visualzoom.envs.human_window import HumanWindow
 from visualzoom.envs.image_store import ImageStore, default_store
+from visualzoom.envs.kernels import chosen_kernel
 from visualzoom.envs.open_episode import Limits, OpenEpisode, Shown, plain
 from visualzoom.envs.parts import (
     checked_coordinates,
@@ -32,7 +34,7 @@ from visualzoom.envs.protocol import Parsed, WordProtocol
 from visualzoom.envs.records import Pixels, RewardFn, StopReason, Task, TaskSource, ToolResult
 from visualzoom.envs.regions import Region
 from visualzoom.envs.registry import suggest
-from visualzoom.envs.render import with_boxes
+from visualzoom.envs.render import draw_episode
 from visualzoom.envs.snapshot import Snapshot, differences, set_chance, take, verified
 from visualzoom.envs.spaces import ImageTuple, UnicodeText
 from visualzoom.envs.tasks import HELD_OUT_FIRST, open_tasks
@@ -56,7 +58,7 @@ Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 class VisualZoomEnv(gymnasium.Env[Observation, str]):
     """Question and overview first; then crops of the original for calls, until an answer or a limit."""
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012  Gymnasium's own form
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 1}  # noqa: RUF012  Gymnasium's own form
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
             kernel: What scales pictures: "pillow" (the default), "torch", "auto" (torch where it is installed).
             share_images: Hand out the store's own read-only arrays in place of copies: faster, and siblings share them.
             store: Where pixels are kept; by default all environments of a process and kernel share one.
-            render_mode: None or "rgb_array".
+            render_mode: None, "rgb_array", or "human": a window that shows every turn.
 
         Raises:
             LookupError: A name is not known, or is that of something else.
@@ -125,8 +127,8 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         self.protocol = open_protocol(protocol)
         self.view = open_view_rule(view)
         self.crop = open_view_rule(crop)
-        self.coordinates = checked_coordinates(coordinates or fixed_coordinates(self.protocol) or "shown")
-        self.store = default_store(kernel or "pillow") if store is None else store
+        self.coordinates: Coordinates = checked_coordinates(coordinates or fixed_coordinates(self.protocol) or "shown")
+        self.store = default_store(chosen_kernel(kernel or "pillow")) if store is None else store
         self.share_images = share_images
         self.render_mode = render_mode
         self.system = self.protocol.system(self.tools, self.coordinates)
@@ -135,6 +137,8 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         self.observation_space = cast("spaces.Space[Observation]", space)
         self._eye = Eye(store=self.store, coordinates=self.coordinates)
         self._runner = CallRunner(tools=self.tools, eye=self._eye, rule=self.crop, upscale=upscale)
+        self._upscale = upscale
+        self._window = HumanWindow("visualzoom", fps=self.metadata["render_fps"])
         self._episode: OpenEpisode | None = None
         self._task_index: int | None = None
 
@@ -209,14 +213,20 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         return self._end(episode, StopReason(reason), _whole(reply))
 
     def render(self) -> Pixels | None:
-        """The first picture with its evidence (green) and the crops so far (red); None without a render mode."""
-        if self.render_mode is None:
-            return None
-        episode = self._current()
-        boxes = [(box, "lime") for box in episode.task.evidence]
-        results = [result for turn in episode.turns for result in turn.tool_results]
-        boxes += [(result.executed_box, "red") for result in results if result.executed_box is not None]
-        return with_boxes(self.store.pixels(episode.task.pictures[0]), boxes)
+        """The episode as a page: evidence in green, crops in red; None without a mode, or where a window shows it."""
+        return self._page() if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self._window.close()
+
+    def _page(self) -> Pixels:
+        return draw_episode(self._current(), self.store, self.crop, enlarge=self._upscale)
+
+    def _show_people(self) -> None:
+        """What a person at the window sees; nothing in the other modes."""
+        if self.render_mode == "human":
+            self._window.show(self._page())
 
     def snapshot(self) -> Snapshot:
         """The state of the episode and of chance, as a dict that JSON can hold: the task, the replies, image names.
@@ -244,11 +254,14 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         index = wanted["task"]["index"]
         if index is None and task is None:
             raise ValueError("the snapshot's episode was begun with a Task, not an index; pass it again: task=...")
+        mode, self.render_mode = self.render_mode, None  # nobody wants to watch it again
         observation, info = self.reset(options={"task": index if task is None else task})
         for reply in wanted["replies"]:
             stop = reply["stop"]
             step = self.step(reply["text"]) if stop is None else self.stop(stop, reply["text"])
             observation, info = step[0], step[4]
+        self.render_mode = mode
+        self._show_people()
         set_chance(self.np_random, wanted["chance"])
         different = differences(self.snapshot(), wanted)
         if different:
@@ -317,6 +330,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
     def _observe(self, episode: OpenEpisode, text: str, images: Sequence[Shown]) -> Observation:
         """Begin a turn."""
         episode.open_turn(text, images)
+        self._show_people()
         shown = (image.pixels for image in images)
         return {"text": text, "images": tuple(shown if self.share_images else map(np.array, shown))}
 
@@ -332,6 +346,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         """Close the record and score it; a fault that is not the policy's has no reward."""
         episode.close_turn(reply, results)
         record = episode.close(reason, system=self.system, answer=answer)
+        self._show_people()
         reward = None if reason.failed else checked_reward(self.reward(record), self.reward)
         info = {
             "tool_results": plain(results),

@@ -203,9 +203,7 @@ def _verdict(episode: Episode) -> str:
     judged = f"; right is {episode.task.answer[:60]!r}" if episode.task.answer else ""
     total = "" if episode.reward is None else f"; reward {episode.reward.total:g}"
     overlap = [
-        f"{best_overlap(_box(result), episode.task.evidence):.2f}"
-        for result in episode.cuts
-        if episode.task.evidence
+        f"{best_overlap(_box(result), episode.task.evidence):.2f}" for result in episode.cuts if episode.task.evidence
     ]
     boxes = f"; IoU {', '.join(overlap)}" if overlap else ""
     return f"Ends: {episode.stop_reason.value}, {given}{judged}{total}{boxes}"

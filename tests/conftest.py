@@ -17,6 +17,8 @@ import pytest
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before torch is imported, and the test processes share the cores
 
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # a window that nobody sees
+
 from hypothesis import HealthCheck, settings  # noqa: E402  the threads must be set first
 
 _PATIENT = [HealthCheck.too_slow]  # a busy machine is no defect

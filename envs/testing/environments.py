@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,9 @@ from visualzoom.envs.testing.report import Report
 from visualzoom.envs.testing.search import Effort, Part, investigate
 
 MakeVector = Callable[[Sequence[MakeEnv]], VectorEnv[Any, Any, Any]]
+
+
+_MOST_ROWS = 8
 
 
 def check_environment(
@@ -86,21 +90,25 @@ def environment_parts(
 ) -> list[Part]:
     """The searches behind `check_environment`, for `investigate` and `first_breach`."""
 
-    def play(book: Book, effort: Effort, how: settings) -> None:
-        machine = environment_machine(make_env, actions=actions, book=book, source=source, limit_s=limit_s)
-        run_state_machine_as_test(seed(effort.seed)(machine), settings=how)
+    env = make_env()
+    chosen = actions_for(env) if actions is None else actions
+    env.close()
+    machine = environment_machine(make_env, actions=chosen, source=source, limit_s=limit_s)
+
+    def play(book: Book, number: int, how: settings) -> None:
+        machine.book = book
+        run_state_machine_as_test(seed(number)(machine), settings=how)
 
     parts = [
-        Part(laws=(GYMNASIUM,), search=partial(_ask_gymnasium, make_env, source)),
+        Part(laws=(GYMNASIUM,), search=partial(_ask_gymnasium, make_env, source), share=0),
         Part(laws=MACHINE_LAWS, search=play),
     ]
     if make_vector is not None:
-        search = partial(_line_up, make_env, make_vector, actions, source)
-        parts.append(Part(laws=(VECTOR,), search=search))
+        parts.append(Part(laws=(VECTOR,), search=_Lineup(make_env, make_vector, chosen, source).search, share=0.5))
     return parts
 
 
-def _ask_gymnasium(make_env: MakeEnv, source: str, book: Book, effort: Effort, how: settings) -> None:
+def _ask_gymnasium(make_env: MakeEnv, source: str, book: Book, number: int, how: settings) -> None:
     env = make_env()
     try:
         with warnings.catch_warnings():
@@ -115,44 +123,40 @@ def _ask_gymnasium(make_env: MakeEnv, source: str, book: Book, effort: Effort, h
     book.judge(GYMNASIUM, problem is None, f"{type(problem).__name__}: {problem}", lambda: with_imports(code))
 
 
-def _line_up(
-    make_env: MakeEnv,
-    make_vector: MakeVector,
-    actions: st.SearchStrategy[Any] | None,
-    source: str,
-    book: Book,
-    effort: Effort,
-    how: settings,
-) -> None:
-    env = make_env()
-    chosen = actions_for(env) if actions is None else actions
-    env.close()
+@dataclass(frozen=True, slots=True)
+class _Lineup:
+    """Environments side by side, and what is done with them."""
 
-    def check(data: st.DataObject) -> None:
-        num_envs = data.draw(st.integers(1, 3))
-        seeds = data.draw(st.lists(st.integers(0, 9), min_size=num_envs, max_size=num_envs))
-        row = st.lists(chosen, min_size=num_envs, max_size=num_envs)
-        rows = data.draw(st.lists(row, max_size=effort.num_steps))
+    make_env: MakeEnv
+    make_vector: MakeVector
+    actions: st.SearchStrategy[Any]
+    source: str
 
+    def search(self, book: Book, number: int, how: settings) -> None:
+        def check(data: st.DataObject) -> None:
+            num_envs = data.draw(st.integers(1, 3))
+            seeds = data.draw(st.lists(st.integers(0, 9), min_size=num_envs, max_size=num_envs))
+            row = st.lists(self.actions, min_size=num_envs, max_size=num_envs)
+            rows = data.draw(st.lists(row, max_size=_MOST_ROWS))
+            if not book.skips():
+                self._try(seeds, rows, book)
+
+        seed(number)(how(given(st.data())(check)))()
+
+    def _try(self, seeds: list[int], rows: list[list[Any]], book: Book) -> None:
         def example() -> str:
-            kind = f"vector = gymnasium.vector.SyncVectorEnv([lambda: {source}] * {num_envs})"
-            lines = [
-                kind,
-                f"vector.reset(seed={as_python(seeds)})",
-                *(f"vector.step({as_python(row)})" for row in rows),
-            ]
-            return with_imports("\n".join(lines))
+            made = f"vector = gymnasium.vector.SyncVectorEnv([lambda: {self.source}] * {len(seeds)})"
+            steps = [f"vector.step({as_python(row)})" for row in rows]
+            return with_imports("\n".join([made, f"vector.reset(seed={as_python(seeds)})", *steps]))
 
         try:
-            together, alone = _together(make_env, make_vector, seeds, rows), _alone(make_env, seeds, rows)
+            together = _together(self.make_env, self.make_vector, seeds, rows)
+            alone = _alone(self.make_env, seeds, rows)
         except Exception as problem:  # whatever it is, it is the law's breach
             book.judge(VECTOR, False, f"it raised {problem!r:.300}", example)
             return
         differ = [i for i, (one, other) in enumerate(zip(together, alone, strict=True)) if one != other]
         book.judge(VECTOR, not differ, f"after {differ[:1]} steps they are not the same", example)
-
-    halved = settings(how, max_examples=max(effort.max_examples // 2, 1))
-    seed(effort.seed)(halved(given(st.data())(check)))()
 
 
 def _together(make_env: MakeEnv, make_vector: MakeVector, seeds: list[int], rows: list[list[Any]]) -> list[list[bytes]]:

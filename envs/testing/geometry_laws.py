@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from visualzoom.envs.records import Box, Pixels
+from visualzoom.envs.records import Box, Picture, Pixels
 from visualzoom.envs.regions import Region
 from visualzoom.envs.sight import Seen
 from visualzoom.envs.testing.laws import Law
@@ -183,16 +183,25 @@ def check_served(trial: Trial) -> Iterator[Finding]:
 
 
 def check_shown(trial: Trial) -> Iterator[Finding]:
-    """Any crop or quarter turn, as the store shows it."""
+    """Any crop or quarter turn, as the store shows it; before it another crop of the same picture."""
     seen, region = looked_at(trial), _to_show(trial)
     if seen is None or region is None or region.depth:
         return
-    original = trial.sight.store.pixels(seen.picture)
-    ref, shown = trial.sight.store.view(seen.picture, region, trial.rule, True)
+    picture = trial.sight.picture
+    other = Region.whole(picture.width_px, picture.height_px).crop(trial.probe)
+    for source, part in ((picture, other), (seen.picture, region)):
+        found = f"{part.name} of the original is not what was shown"
+        yield np.array_equal(*_views(trial, source, part)), found
+
+
+def _views(trial: Trial, picture: Picture, region: Region) -> tuple[Pixels, Pixels]:
+    """What the store shows, and what it should."""
+    store = trial.sight.store
+    ref, shown = store.view(picture, region, trial.rule, True)
     turns, (left, top, right, bottom) = quarter_turns(region), region.bounding_box()
     size = (ref.height_px, ref.width_px) if turns % 2 else (ref.width_px, ref.height_px)
-    upright = trial.sight.store.kernel.resize(original[top:bottom, left:right], *size)
-    yield np.array_equal(shown, np.rot90(upright, -turns)), f"{region.name} of the original is not what was shown"
+    upright = store.kernel.resize(store.pixels(picture)[top:bottom, left:right], *size)
+    return shown, np.rot90(upright, -turns)
 
 
 def check_honest(trial: Trial) -> Iterator[Finding]:

@@ -50,6 +50,13 @@ class Book:
     """For a machine that runs as a test of its own."""
     tried: Counter[Law] = field(default_factory=Counter)
     broken: dict[Law, LawError] = field(default_factory=dict)
+    skips_next: bool = False
+    """The next example is one that was tried before: draw it, and go no further."""
+
+    def skips(self) -> bool:
+        """Whether the example that was just drawn is to be left alone; asked once for each."""
+        skip, self.skips_next = self.skips_next, False
+        return skip
 
     def judge(self, law: Law, holds: bool, found: str, example: Callable[[], str]) -> bool:
         """Note one trial of a law, and whether it held.

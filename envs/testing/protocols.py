@@ -77,21 +77,27 @@ def protocol_parts(protocol: WordProtocol, *, limit_s: float = 2.0) -> list[Part
     return [Part(laws=PROTOCOL_LAWS, search=partial(_search, protocol, limit_s))]
 
 
-def _search(protocol: WordProtocol, limit_s: float, book: Book, effort: Effort, how: settings) -> None:
+def _search(protocol: WordProtocol, limit_s: float, book: Book, number: int, how: settings) -> None:
     replies = replies_to(protocol, [_ZOOM], Frame(100, 100), 4000) | model_texts() | _long_texts()
 
     def check(data: st.DataObject) -> None:
-        _try_text(protocol, data.draw(replies), book, limit_s)
-        _try_text(protocol, in_call(protocol, data.draw(st.sampled_from(BAD_CALLS))), book, limit_s)
+        reply, bad = data.draw(replies), in_call(protocol, data.draw(st.sampled_from(BAD_CALLS)))
         calls = data.draw(st.lists(_calls, min_size=1, max_size=3))
+        nothing = data.draw(st.sampled_from(["", " ", "\n", "..."]))
+        answer, words = data.draw(texts), data.draw(st.text(max_size=30))
+        if book.skips():
+            return
+        _try_text(protocol, reply, book, limit_s)
+        _try_text(protocol, bad, book, limit_s)
+        _try_text(protocol, protocol.render_answer(nothing), book, limit_s)
         for attempt in (
             partial(_try_calls, protocol, calls, book),
-            partial(_try_answer, protocol, data.draw(texts), book),
-            partial(_try_words, protocol, data.draw(st.text(max_size=30)), book),
+            partial(_try_answer, protocol, answer, book),
+            partial(_try_words, protocol, words, book),
         ):
-            _speak(protocol, attempt, book)
+            _speak(protocol, attempt, book, limit_s)
 
-    seed(effort.seed)(how(given(st.data())(check)))()
+    seed(number)(how(given(st.data())(check)))()
 
 
 _arguments = st.recursive(
@@ -151,12 +157,15 @@ def _read(protocol: WordProtocol, text: str, limit_s: float, judge: Judge) -> Pa
     return parsed
 
 
-def _speak(protocol: WordProtocol, attempt: Callable[[], None], book: Book) -> None:
+def _speak(protocol: WordProtocol, attempt: Callable[[], None], book: Book, limit_s: float) -> None:
     """Words of the protocol's own; what raises while they are made is a breach."""
     try:
-        attempt()
+        with alarm(limit_s):
+            attempt()
     except LawError:
         raise
+    except OutOfTimeError as problem:
+        book.judge(IN_TIME, False, str(problem), lambda: _program(protocol, "# words of its own, read again"))
     except Exception as problem:  # whatever it is, it is the law's breach
         lines = f"# {problem!r:.200}"
         book.judge(SAYS_ALL, False, f"it raised {problem!r:.300}", lambda: _program(protocol, lines))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -205,23 +206,41 @@ def arguments_for(tool: Tool) -> st.SearchStrategy[Mapping[str, object]]:
     return cast("st.SearchStrategy[Mapping[str, object]]", _of_schema(parameters, parameters))
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the search for arguments must know of a tool; made once, for it is asked for every example."""
+
+    own: st.SearchStrategy[Mapping[str, object]]
+    names: frozenset[str]
+    least_px: int
+
+    @classmethod
+    def of(cls, tool: Tool) -> Form:
+        """From its schema and its rules."""
+        names = parameters_of(tool).get("properties")
+        least_px = tool.rules.min_side_px if isinstance(tool, Ruled) else 1
+        return cls(arguments_for(tool), frozenset(names if isinstance(names, Mapping) else ()), least_px)
+
+
+_KINDS = st.sampled_from(["near", "near", "near", "limit", "limit", "strange", "schema", "hostile"])
+
+
 @st.composite
-def arguments_in(draw: st.DrawFn, tool: Tool, plan: Mapping[str, Any]) -> Mapping[str, object]:
+def arguments_in(draw: st.DrawFn, form: Form, plan: Mapping[str, Any]) -> Mapping[str, object]:
     """Arguments for a tool that has the sight of this plan before it: some good, some bad, some hostile."""
-    kind = draw(st.sampled_from(["near", "near", "near", "limit", "limit", "strange", "schema", "hostile"]))
+    kind = draw(_KINDS)
     if kind == "hostile":
         return draw(hostile_arguments)
-    arguments = dict(draw(arguments_for(tool)))
+    arguments = dict(draw(form.own))
     if "bbox_2d" not in arguments or kind == "schema":
         return arguments
     if kind == "strange":
         return arguments | {"bbox_2d": draw(strange_boxes)}
     regions = make_regions(plan["width_px"], plan["height_px"], plan.get("parts", ()))
-    index = draw(st.integers(0, len(regions) - 1)) if "img_idx" in _parts_of(tool) else 0
+    index = draw(st.integers(0, len(regions) - 1)) if "img_idx" in form.names else 0
     canvas = regions[index].size
     frame = frame_of(plan["coordinates"], Frame(*plan["shown"]), canvas)
-    least_px = tool.rules.min_side_px if isinstance(tool, Ruled) else 1
-    box = draw(boxes_near(frame) if kind == "near" else boxes_of(least_px, frame, canvas))
+    box = draw(boxes_near(frame) if kind == "near" else boxes_of(form.least_px, frame, canvas))
     return ({} if draw(st.booleans()) else arguments) | {"bbox_2d": box} | ({"img_idx": index} if index else {})
 
 
@@ -230,11 +249,6 @@ def parameters_of(tool: Tool) -> Mapping[str, object]:
     function = tool.schema().get("function")
     parameters = function.get("parameters") if isinstance(function, Mapping) else None
     return parameters if isinstance(parameters, Mapping) else {}
-
-
-def _parts_of(tool: Tool) -> Mapping[str, object]:
-    parts = parameters_of(tool).get("properties")
-    return parts if isinstance(parts, Mapping) else {}
 
 
 def _of_schema(schema: Mapping[str, object], root: Mapping[str, object]) -> st.SearchStrategy[object]:

@@ -61,6 +61,8 @@ class Trial:
     """Some box of the first picture, in its own pixels."""
     rule: ViewRule
     """Size at which a result is shown."""
+    schema: Mapping[str, object]
+    """Of the tool."""
 
     @property
     def box(self) -> tuple[float, float, float, float] | None:
@@ -143,13 +145,13 @@ def check_reported(trial: Trial) -> Iterator[Finding]:
 
 def check_schema(trial: Trial) -> Iterator[Finding]:
     """Of the tool, whatever the call."""
-    problem = _signature_problem(trial.tool)
+    problem = _signature_problem(trial)
     yield problem is None, str(problem)
 
 
 def check_schema_kept(trial: Trial) -> Iterator[Finding]:
     """Arguments of the very form that the model was shown."""
-    if _signature_problem(trial.tool) is None and keeps_to(_parameters(trial.tool), trial.arguments):
+    if _signature_problem(trial) is None and keeps_to(_parameters(trial), trial.arguments):
         yield trial.outcome.error != "bad_arguments", f"the message was {trial.outcome.message!r:.300}"
 
 
@@ -166,8 +168,8 @@ WORD_LAWS: dict[Law, Check] = {
 """Each law and its check. `TOTAL`, `INERT` and `UNTOUCHED` have none: whoever makes the trial sees them."""
 
 
-def _signature_problem(tool: Tool) -> str | None:
-    schema = tool.schema()
+def _signature_problem(trial: Trial) -> str | None:
+    tool, schema = trial.tool, trial.schema
     try:
         function = json.loads(json.dumps(schema, allow_nan=False)).get("function")
     except (TypeError, ValueError) as problem:
@@ -177,8 +179,8 @@ def _signature_problem(tool: Tool) -> str | None:
     return schema_problem(function.get("parameters"))
 
 
-def _parameters(tool: Tool) -> Mapping[str, object]:
-    function = tool.schema()["function"]
+def _parameters(trial: Trial) -> Mapping[str, object]:
+    function = trial.schema["function"]
     parameters = function["parameters"] if isinstance(function, Mapping) else None
     return parameters if isinstance(parameters, Mapping) else {}
 

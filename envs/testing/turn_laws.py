@@ -69,7 +69,7 @@ def _degrees(trial: Trial) -> float | None:
 
 def _clockwise(trial: Trial) -> int | None:
     """1 if the schema says that positive angles turn clockwise, -1 for counter-clockwise, None if it does not say."""
-    named = _NAMED.search(json.dumps(trial.tool.schema()["function"]))
+    named = _NAMED.search(json.dumps(trial.schema["function"]))
     if named is None:
         return None
     return -1 if named[1] else 1

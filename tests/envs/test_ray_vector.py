@@ -81,6 +81,20 @@ class Odd(gymnasium.Env[Any, Any]):
         return {"steps": self.num_steps, "noise": self.np_random.integers(256, size=LARGE, dtype=np.uint8)}
 
 
+class Noise(gymnasium.Env[Any, Any]):
+    """Large arrays and nothing else."""
+
+    observation_space = Box(0, 255, LARGE, np.uint8)
+    action_space = Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        return self.np_random.integers(256, size=LARGE, dtype=np.uint8), {}
+
+    def step(self, action: int) -> Any:
+        return self.np_random.integers(256, size=LARGE, dtype=np.uint8), 0.0, action == 1, False, {}
+
+
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
 
 
@@ -151,6 +165,12 @@ def test_cart_poles_in_workers_are_bit_for_bit_what_the_serial_vector_gives(
 ) -> None:
     vector = HostedVectorEnv(pole_host, 3, autoreset_mode=mode)
     check_same_as_sync(vector, SyncVectorEnv([cart_pole] * 3, autoreset_mode=mode), map(np.array, pushes), seed=7)
+
+
+def test_large_arrays_land_in_the_batch_that_the_serial_vector_gives() -> None:
+    turns = np.random.default_rng(0).integers(2, size=(12, 3))
+    with RayVectorEnv([Noise] * 3, num_workers=2, autoreset_mode="SameStep") as vector:
+        check_same_as_sync(vector, SyncVectorEnv([Noise] * 3, autoreset_mode=AutoresetMode.SAME_STEP), turns, seed=7)
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
@@ -263,11 +283,11 @@ def test_a_worker_that_is_frozen_is_replaced() -> None:
         assert with_limit.faults == {"restarted": 1, "replayed": 2}
 
 
-def test_lost_episodes_end_where_that_was_chosen_and_nothing_is_left_after_the_end(tmp_path: Path) -> None:
-    files = set(os.listdir("/dev/shm"))
+def test_lost_episodes_end_where_that_was_chosen_and_nothing_is_left_after_the_end() -> None:
     vector = RayVectorEnv([Odd] * 4, num_workers=2, on_lost="truncate", autoreset_mode="Disabled")
     host = vector.host
     assert isinstance(host, RayHost)
+    folder = host.originals.folder
     held = vector.reset(seed=1)[0]["noise"][0].copy()
     host.send_all((env_id, Step(action=5)) for env_id in (0, 1))
     kill(host, 0)
@@ -286,7 +306,7 @@ def test_lost_episodes_end_where_that_was_chosen_and_nothing_is_left_after_the_e
     vector.close()
     host.close()
     assert gone_within(10, pids)
-    assert set(os.listdir("/dev/shm")) <= files
+    assert not list(folder.parent.glob(f"{folder.name}*"))
     assert np.array_equal(first.observation["noise"], held), "what is held outlives the worker"
     with pytest.raises(RuntimeError, match="are closed"):
         host.send(0, Reset())
@@ -304,6 +324,9 @@ def test_a_picture_is_decoded_once_for_all_workers_of_a_node(tmp_path: Path) -> 
 def test_workers_that_cannot_be_had_are_told_at_once() -> None:
     with pytest.raises(RuntimeError, match=r"it did not start within 1 s.*Ray has \d+ CPUs in all"):
         RayHost(lambda _: Odd(), cpus_per_worker=1000, start_timeout_s=1.0)
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="can't be sent to workers: cannot pickle"):
+        RayHost(lambda _: Odd() if lock.locked() else cart_pole())
     with pytest.raises(ValueError, match="num_workers=0"):
         RayHost(lambda _: Odd(), num_workers=0)
     with pytest.raises(ValueError, match="on_lost is 'forget'"):
@@ -311,13 +334,11 @@ def test_workers_that_cannot_be_had_are_told_at_once() -> None:
 
 
 SCRIPT = """
-import ray
 from user_world import World
 from visualzoom.envs.ray_vector import RayVectorEnv
 vector = RayVectorEnv([World] * 2, num_workers=2)
-print(vector.reset()[1]["said"].tolist(), ray.is_initialized())
-vector.close()
-print(ray.is_initialized())
+print(vector.reset()[1]["said"].tolist())
+print(vector.host.originals.folder, *[link.pid for link in vector.host.links], sep="\\n")
 """
 MODULE = """
 import gymnasium, os
@@ -328,14 +349,17 @@ class World(gymnasium.Env):
 """
 
 
-def test_workers_find_the_users_modules_and_files_and_the_session_ends_with_us(
+def test_workers_find_the_users_modules_and_files_and_end_with_the_driver_that_forgot_them(
     tmp_path: Path, python: Callable[..., str]
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/said.txt").write_text("hello")
     (tmp_path / "user_world.py").write_text(MODULE)
     (tmp_path / "main.py").write_text(SCRIPT)
-    assert python("main.py", cwd=tmp_path).splitlines() == ["['hello1', 'hello1'] True", "False"]
+    said, folder, *pids = python("main.py", cwd=tmp_path).splitlines()
+    assert said == "['hello1', 'hello1']"
+    assert gone_within(10, [int(pid) for pid in pids])
+    assert not Path(folder).exists()
 
 
 @pytest.mark.slow

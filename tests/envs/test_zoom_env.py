@@ -263,7 +263,7 @@ def test_the_record_tells_the_whole_episode() -> None:
         ({"max_images": 0}, ValueError, "max_images is 0"),
         ({"max_characters": -1}, ValueError, "max_characters is -1"),
         ({"max_visual_tokens": 0}, ValueError, "max_visual_tokens is 0"),
-        ({"render_mode": "human"}, ValueError, "rgb_array"),
+        ({"render_mode": "ansi"}, ValueError, "rgb_array"),
     ],
 )
 def test_a_bad_choice_is_refused_with_what_is_allowed(

@@ -54,7 +54,8 @@ def test_who_looks_comes_over_the_ice() -> None:
         game: Any = env.unwrapped.world.unwrapped  # type: ignore[attr-defined]
         moves, paid = paths(game.desc), 0.0
         while paid == 0:
-            _, paid, terminated, truncated, _ = env.step("2" if moves[game.s] == DOWN else "1")
+            _, reward, terminated, truncated, _ = env.step("2" if moves[game.s] == DOWN else "1")
+            paid = float(reward)
             assert paid or not (terminated or truncated)
 
 
@@ -75,7 +76,8 @@ def test_who_halves_what_is_left_wins(task: int) -> None:
     low, high, paid, ended = 1, 7, 0.0, False
     while not ended:
         guess = (low + high) // 2
-        observation, paid, terminated, truncated, _ = env.step(f"<answer>{guess}</answer>")
+        observation, reward, terminated, truncated, _ = env.step(f"<answer>{guess}</answer>")
+        paid = float(reward)
         low, high = (low, guess - 1) if observation["text"] == "lower" else (guess + 1, high)
         ended = terminated or truncated
     assert paid == 1

@@ -453,7 +453,9 @@ def test_every_law_has_its_defect() -> None:
     assert {broken for _, _, broken in EXHIBITS.values()} == set(tool_parts(Zoom())[0].laws)
 
 
-@pytest.mark.parametrize("tool", [Zoom(), ZoomIn(), ZoomIn(choose_image=True), Rotate()], ids=str)
+@pytest.mark.parametrize(
+    "tool", [Zoom(), ZoomIn(), ZoomIn(choose_image=True), Rotate()], ids=lambda tool: type(tool).__name__
+)
 def test_the_tools_without_defects_pass(tool: Tool) -> None:
     assert report_tool(tool).errors == ()
 

@@ -152,7 +152,7 @@ class RunsAway(DeepEyesV2):
     """A pattern with nested repeats."""
 
     def parse(self, reply: str) -> Parsed:
-        re.match(r"((\s*\w+)*\s)*$", reply[:60])
+        re.match(r"((\s*\w+)*\s)*$", reply[:60] + "!")
         return super().parse(reply)
 
 
