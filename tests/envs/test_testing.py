@@ -277,7 +277,7 @@ def test_an_environment_of_a_strangers_is_held_to_the_laws() -> None:
 def test_a_machine_is_a_test_that_pytest_collects() -> None:
     machine = environment_machine(Forgetful)
     machine.TestCase.settings = Effort(max_examples=10).settings(shrink=False)
-    with pytest.raises((LawError, FlakyFailure), match="same seed|Inconsistent"):  # it may not fail the second time
+    with pytest.raises((LawError, FlakyFailure), match=r"same seed|Inconsistent"):  # it may not fail the second time
         machine.TestCase().runTest()
 
 
