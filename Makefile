@@ -26,8 +26,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 PACKAGES := envs rewards agents algorithms training evaluation
-# scripts that are not packages; a folder counts once it has a Python file
-SCRIPTS := $(patsubst %/,%,$(sort $(dir $(wildcard tests/*.py tests/fuzz/*.py examples/*.py benchmarks/*.py))))
+# scripts that are not packages; a folder counts once it has a Python file, and stands for its own folders too
+SCRIPTS := $(patsubst %/,%,$(sort $(dir $(wildcard tests/*.py examples/*.py benchmarks/*.py))))
 INSTALL = $(RUN) pip install --constraint constraints.txt \
   $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX)) $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
 
