@@ -15,8 +15,8 @@ import numpy as np
 
 from visualzoom.agents.records import Reply
 from visualzoom.envs.records import Pixels, Task
-from visualzoom.envs.thread_host import ThreadHost
-from visualzoom.envs.vector_records import Command, Fault, Host, Reset, Result, Step, Stop
+from visualzoom.envs.vector.records import Command, Fault, Host, Reset, Result, Step, Stop
+from visualzoom.envs.vector.thread_host import ThreadHost
 
 AnyEnv = gymnasium.Env[Any, Any]  # Any: a wrapper may have changed the types of its spaces
 MakeEnv = Callable[[], AnyEnv]

@@ -17,9 +17,9 @@ import numpy as np
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.pool import EnvPool, Job, MakeEnv, Shown
 from visualzoom.agents.records import Agent, AgentTurn, Reply, ShownImage
-from visualzoom.envs.images import ArrayPicture
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import Episode, ImageRef, Reward, StopReason, Task, Turn
-from visualzoom.envs.vector_records import Fault
+from visualzoom.envs.vector.records import Fault
 
 Progress = Callable[[int, int], None]
 """Told (episodes ended, episodes asked for) after each round of turns."""

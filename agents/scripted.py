@@ -13,7 +13,7 @@ import numpy as np
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.records import AgentTurn, Reply
 from visualzoom.envs.boxes import Coordinates, Frame, FramedBox, frame_of
-from visualzoom.envs.protocol import DeepEyesV2, WordProtocol
+from visualzoom.envs.protocols.protocol import DeepEyesV2, WordProtocol
 from visualzoom.envs.records import Box, ToolCall
 
 ZOOM = "image_zoom_in_tool"

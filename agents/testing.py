@@ -22,7 +22,7 @@ from visualzoom.agents.records import Agent, AgentTurn, Reply, ShownImage
 from visualzoom.envs.records import Pixels, StopReason, Task
 from visualzoom.envs.testing import Book, Effort, Law, Part, Report, investigate
 from visualzoom.envs.testing.python_text import with_imports
-from visualzoom.envs.vector_records import Stoppable
+from visualzoom.envs.vector.records import Stoppable
 from visualzoom.envs.zoom_env import VisualZoomEnv
 
 ACTS = Law("acts", "an agent acts on every turn that an environment shows; nothing raises")

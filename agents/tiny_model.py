@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 
 from visualzoom.agents.chat import NOTE
 from visualzoom.envs.boxes import Coordinates
-from visualzoom.envs.protocol import DeepEyesV2
-from visualzoom.envs.tools import ZoomIn
+from visualzoom.envs.protocols.protocol import DeepEyesV2
+from visualzoom.envs.tools.zoom import ZoomIn
 
 ASSETS = Path(__file__).parent / "assets" / "tiny"
 """The shipped checkpoint."""

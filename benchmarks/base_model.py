@@ -15,10 +15,10 @@ from functools import partial
 from visualzoom.agents.agent import VLMAgent
 from visualzoom.agents.pool import MakeEnv
 from visualzoom.agents.records import Sampling
-from visualzoom.envs.image_store import default_store
-from visualzoom.envs.images import ArrayPicture
+from visualzoom.envs.images.image_store import default_store
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import Episode, Reward, Task
-from visualzoom.envs.tasks import HELD_OUT_FIRST, open_tasks
+from visualzoom.envs.tasks.sources import HELD_OUT_FIRST, open_tasks
 from visualzoom.envs.views import TINY_CROP
 from visualzoom.envs.zoom_env import VisualZoomEnv
 from visualzoom.evaluation.evaluate import evaluate

@@ -31,7 +31,7 @@ from visualzoom.envs.testing import geometry_laws as box_law
 from visualzoom.envs.testing import tool_laws as law
 from visualzoom.envs.testing.strategies import sight_plans
 from visualzoom.envs.testing.tool_laws import Trial
-from visualzoom.envs.zoom import ZoomArguments, ZoomRules
+from visualzoom.envs.tools.zoom import ZoomArguments, ZoomRules
 
 WORKER = Path(__file__).with_name("conformance_peer.py")
 BOUNDED = Law("bounded", "what is shown has no more pixels than the tool's own code allows, whatever the box")

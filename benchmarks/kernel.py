@@ -26,12 +26,12 @@ import torch
 from PIL import Image
 from timing import interleaved, ratio, table
 
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture, FilePicture
-from visualzoom.envs.kernels import Kernel, open_kernel
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.kernels import Kernel, open_kernel
+from visualzoom.envs.images.pictures import ArrayPicture, FilePicture
 from visualzoom.envs.records import Box, Pixels, Task
 from visualzoom.envs.testing import call_text
-from visualzoom.envs.thread_vector import ThreadVectorEnv
+from visualzoom.envs.vector.thread_vector import ThreadVectorEnv
 from visualzoom.envs.views import ViewRule
 from visualzoom.envs.zoom_env import VisualZoomEnv
 

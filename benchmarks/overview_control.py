@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_model
 
 from visualzoom.agents.tiny_model import ASSETS
-from visualzoom.envs.scenes import DigitScenes
+from visualzoom.envs.tasks.scenes import DigitScenes
 from visualzoom.training.pretrain import POOL_FIRST
 from visualzoom.training.pretrain_recipe import OVERVIEW_SIDE, PretrainConfig, Recipe
 from visualzoom.training.pretrain_rows import Forest, Tree, batch_trees

@@ -47,7 +47,7 @@ def play(name: str, world: World, *, seconds: float) -> dict[str, float]:
     """One contestant for a while, in this process. Of Ray, what an idle session takes does not count."""
     session, idle_bytes = None, 0
     if "ray" in name:
-        from visualzoom.envs.ray_session import RaySession
+        from visualzoom.envs.vector.ray_session import RaySession
 
         session = RaySession()
         time.sleep(3)

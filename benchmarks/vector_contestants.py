@@ -16,13 +16,13 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import FilePicture
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.pictures import FilePicture
 from visualzoom.envs.records import Task
 from visualzoom.envs.testing import call_text
-from visualzoom.envs.thread_host import ThreadHost
-from visualzoom.envs.thread_vector import ThreadVectorEnv
-from visualzoom.envs.vector_records import Host, Reset, Step
+from visualzoom.envs.vector.records import Host, Reset, Step
+from visualzoom.envs.vector.thread_host import ThreadHost
+from visualzoom.envs.vector.thread_vector import ThreadVectorEnv
 from visualzoom.envs.views import ViewRule
 from visualzoom.envs.zoom_env import VisualZoomEnv
 
@@ -229,7 +229,7 @@ def _threads(world: World, *, boxed: bool = False) -> Iterator[Advance]:
 
 def _ray(world: World, *, boxed: bool = False) -> Iterator[Advance]:
     fns = [partial(make_env, world, env_id, boxed=boxed) for env_id in range(world.num_envs)]
-    from visualzoom.envs.ray_vector import RayVectorEnv
+    from visualzoom.envs.vector.ray_vector import RayVectorEnv
 
     envs = RayVectorEnv(fns, num_workers=world.num_workers, threads_per_worker=world.threads_per_worker, copy=False)
     return in_step(envs, world, boxed=boxed)
@@ -241,7 +241,7 @@ def _threads_as_completed(world: World) -> Iterator[Advance]:
 
 
 def _ray_as_completed(world: World) -> Iterator[Advance]:
-    from visualzoom.envs.ray_host import RayHost
+    from visualzoom.envs.vector.ray_host import RayHost
 
     make = partial(make_env, world)
     return as_completed(

@@ -6,11 +6,11 @@ Importing this module registers the environment, so `gymnasium.make("visualzoom.
 import gymnasium
 
 from visualzoom.envs.boxes import COORDINATES, Coordinates, Frame, FramedBox, iou
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture, BytesPicture, FilePicture, ImageError
-from visualzoom.envs.kernels import KERNELS, Kernel, open_kernel
-from visualzoom.envs.pixel_box import PixelBox
-from visualzoom.envs.protocol import PROTOCOLS, BadCall, DeepEyesV2, Parsed, WordProtocol
+from visualzoom.envs.foreign.adapt import adapt
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.kernels import KERNELS, Kernel, open_kernel
+from visualzoom.envs.images.pictures import ArrayPicture, BytesPicture, FilePicture, ImageError
+from visualzoom.envs.protocols.protocol import PROTOCOLS, BadCall, DeepEyesV2, Parsed, WordProtocol
 from visualzoom.envs.records import (
     Box,
     Episode,
@@ -29,22 +29,17 @@ from visualzoom.envs.records import (
 from visualzoom.envs.regions import Region
 from visualzoom.envs.registry import resolve
 from visualzoom.envs.spaces import ImageTuple, UnicodeText
-from visualzoom.envs.structured import StructuredActions
-from visualzoom.envs.tasks import HELD_OUT_FIRST, TASKS, MixedTasks, endless, open_tasks
-from visualzoom.envs.thread_vector import ThreadVectorEnv
-from visualzoom.envs.tools import (
-    TOOLS,
-    NoLook,
-    Outcome,
-    Rotate,
-    Seen,
-    Sight,
-    Tool,
-    ZoomIn,
-    ZoomRules,
-    function_schema,
-)
+from visualzoom.envs.tasks.sources import HELD_OUT_FIRST, TASKS, MixedTasks, endless, open_tasks
+from visualzoom.envs.tools.arguments import function_schema
+from visualzoom.envs.tools.no_look import NoLook
+from visualzoom.envs.tools.registry import TOOLS
+from visualzoom.envs.tools.rotate import Rotate
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight, Tool
+from visualzoom.envs.tools.zoom import ZoomIn, ZoomRules
+from visualzoom.envs.vector.thread_vector import ThreadVectorEnv
 from visualzoom.envs.views import ViewRule
+from visualzoom.envs.wrappers.pixel_box import PixelBox
+from visualzoom.envs.wrappers.structured import StructuredActions
 from visualzoom.envs.zoom_env import Observation, VisualZoomEnv
 
 __all__ = [
@@ -98,6 +93,7 @@ __all__ = [
     "WordProtocol",
     "ZoomIn",
     "ZoomRules",
+    "adapt",
     "endless",
     "function_schema",
     "iou",
@@ -110,5 +106,5 @@ if "VisualZoom-v0" not in gymnasium.registry:  # a reload of this module must no
     gymnasium.register(
         id="VisualZoom-v0",
         entry_point="visualzoom.envs.zoom_env:VisualZoomEnv",
-        vector_entry_point="visualzoom.envs.make_vector:make_vector",
+        vector_entry_point="visualzoom.envs.vector.make_vector:make_vector",
     )

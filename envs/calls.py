@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from visualzoom.envs.boxes import Coordinates, Frame, frame_of
 from visualzoom.envs.deadline import within
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.open_episode import OpenEpisode, Shown
-from visualzoom.envs.protocol import BadCall
+from visualzoom.envs.protocols.protocol import BadCall
 from visualzoom.envs.records import Picture, StopReason, ToolCall, ToolResult
 from visualzoom.envs.regions import Region
-from visualzoom.envs.sight import Outcome, Seen, Sight, Tool
-from visualzoom.envs.tools import run_call
+from visualzoom.envs.tools.registry import run_call
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight, Tool
 from visualzoom.envs.views import ViewRule
 
 BAD_JSON = "bad_json"

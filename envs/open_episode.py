@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from visualzoom.envs.records import Episode, ImageRef, Pixels, StopReason, Task, ToolResult, Turn
-from visualzoom.envs.sight import Seen
+from visualzoom.envs.tools.sight import Seen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

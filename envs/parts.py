@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, cast, runtime_checkable
 
 from visualzoom.envs.boxes import COORDINATES, Coordinates
-from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
+from visualzoom.envs.protocols.protocol import PROTOCOLS, WordProtocol
 from visualzoom.envs.records import Reward, RewardFn
 from visualzoom.envs.registry import made, misfit, resolve, suggest
-from visualzoom.envs.tools import TOOLS, Tool
+from visualzoom.envs.tools.registry import TOOLS
+from visualzoom.envs.tools.sight import Tool
 from visualzoom.envs.views import VIEWS, ViewRule
 
 

@@ -17,7 +17,7 @@ from visualzoom.envs.boxes import SLACK_PX, Frame, round_outwards
 from visualzoom.envs.records import Box, Pixels
 from visualzoom.envs.slants import Cut
 
-MAX_DEPTH = 8
+MAX_SLANTS = 8
 """Cuts that may be slanted, one within the other."""
 
 
@@ -48,8 +48,8 @@ class Region:
         """Refuse what no chain of cuts and turns gives; it may come from a file."""
         if self.width_px < 1 or self.height_px < 1 or not self.cuts:
             raise ValueError(f"{self}: an original of at least one pixel and one cut are needed")
-        if self.depth > MAX_DEPTH:
-            raise TooDeepError(f"{self.depth} slanted cuts one within the other; at most {MAX_DEPTH}")
+        if self.depth > MAX_SLANTS:
+            raise TooDeepError(f"{self.depth} slanted cuts one within the other; at most {MAX_SLANTS}")
         canvas = Frame(self.width_px, self.height_px)
         for number, cut in enumerate(self.cuts, start=1):
             _require_inside(cut.box, canvas)
@@ -114,7 +114,7 @@ class Region:
         """The same turned clockwise, to a thousandth of a degree; turns add up.
 
         Raises:
-            TooDeepError: More than `MAX_DEPTH` slanted cuts would lie one within the other.
+            TooDeepError: More than `MAX_SLANTS` slanted cuts would lie one within the other.
             ValueError: The angle is not finite.
         """
         *before, last = self.cuts

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from visualzoom.envs.image_store import ImageStore
+from visualzoom.envs.images.image_store import ImageStore
 from visualzoom.envs.lettering import line_height_px, lines_of, write
 from visualzoom.envs.open_episode import OpenEpisode
 from visualzoom.envs.records import Box, Pixels

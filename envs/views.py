@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from visualzoom.envs.kernels import Kernel, PillowKernel
+from visualzoom.envs.images.kernels import Kernel, PillowKernel
 from visualzoom.envs.records import Pixels
 
 MAX_ASPECT = 100

@@ -18,8 +18,7 @@ from gymnasium import spaces
 from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.calls import CallRunner, Eye
 from visualzoom.envs.human_window import HumanWindow
-from visualzoom.envs.image_store import ImageStore, default_store
-from visualzoom.envs.kernels import chosen_kernel
+from visualzoom.envs.images.image_store import ImageStore, default_store
 from visualzoom.envs.open_episode import Limits, OpenEpisode, Shown, plain
 from visualzoom.envs.parts import (
     checked_coordinates,
@@ -30,18 +29,16 @@ from visualzoom.envs.parts import (
     open_tools,
     open_view_rule,
 )
-from visualzoom.envs.protocol import Parsed, WordProtocol
+from visualzoom.envs.protocols.protocol import Parsed, WordProtocol
 from visualzoom.envs.records import Pixels, RewardFn, StopReason, Task, TaskSource, ToolResult
 from visualzoom.envs.regions import Region
 from visualzoom.envs.registry import suggest
 from visualzoom.envs.render import draw_episode
 from visualzoom.envs.snapshot import Snapshot, differences, set_chance, take, verified
 from visualzoom.envs.spaces import ImageTuple, UnicodeText
-from visualzoom.envs.tasks import HELD_OUT_FIRST, open_tasks
-from visualzoom.envs.tools import Tool
+from visualzoom.envs.tasks.sources import chosen_task, open_tasks
+from visualzoom.envs.tools.sight import Tool
 from visualzoom.envs.views import TINY_CROP, TINY_OVERVIEW, ViewRule
-
-_OPTIONS = ("task",)
 
 
 class Observation(TypedDict):
@@ -128,7 +125,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         self.view = open_view_rule(view)
         self.crop = open_view_rule(crop)
         self.coordinates: Coordinates = checked_coordinates(coordinates or fixed_coordinates(self.protocol) or "shown")
-        self.store = default_store(chosen_kernel(kernel or "pillow")) if store is None else store
+        self.store = default_store(kernel or "pillow") if store is None else store
         self.share_images = share_images
         self.render_mode = render_mode
         self.system = self.protocol.system(self.tools, self.coordinates)
@@ -166,7 +163,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         """
         super().reset(seed=seed)
         self._episode = None
-        index, task = self._choose(options or {})
+        index, task = chosen_task(options or {}, self.tasks, self.np_random)
         observation = self._begin(task)
         self._task_index = index
         return observation, {"system": self.system}
@@ -270,21 +267,6 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
                 f"the snapshot can't be restored here: {', '.join(different)} differ; make the environment as it was"
             )
         return observation, info
-
-    def _choose(self, options: Mapping[str, object]) -> tuple[int | None, Task]:
-        """The task, and its index if it has one."""
-        for name in options:
-            if name not in _OPTIONS:
-                hint = suggest(name, _OPTIONS)
-                raise ValueError(f"reset has no option {name!r}; known: {', '.join(_OPTIONS)}.{hint}")
-        chosen = options.get("task")
-        if isinstance(chosen, Task):
-            return None, chosen
-        if chosen is None:
-            chosen = self.np_random.integers(self.tasks.num_tasks or HELD_OUT_FIRST)
-        if isinstance(chosen, bool) or not isinstance(chosen, int | np.integer) or chosen < 0:
-            raise ValueError(f"the option 'task' is {chosen!r}; give an index from 0 on or a Task")
-        return int(chosen), self.tasks.task(int(chosen))
 
     def _begin(self, task: Task) -> Observation:
         """Show the question and the task's own pictures."""

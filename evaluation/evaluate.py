@@ -51,7 +51,7 @@ def evaluate(
     Args:
         agent: Who acts.
         envs: A pool over the tasks, or what makes an environment.
-        task_indices: Tasks to play; unseen ones are those from HELD_OUT_FIRST on (envs/tasks.py).
+        task_indices: Tasks to play; unseen ones are those from HELD_OUT_FIRST on (envs/tasks/sources.py).
         seed: Of all chance.
         on_progress: Told how many episodes are over.
     """

@@ -21,8 +21,8 @@ from torch.distributions import Normal
 
 from visualzoom.envs import Box, Episode, Reward, Task
 from visualzoom.envs.boxes import area
-from visualzoom.envs.pixel_box import CHANNELS, PixelBox
-from visualzoom.envs.scenes import DigitScenes
+from visualzoom.envs.tasks.scenes import DigitScenes
+from visualzoom.envs.wrappers.pixel_box import CHANNELS, PixelBox
 
 SIZE_PX, NUM_ENVS, NUM_PLACES, SHARPNESS = 32, 128, 32, 8.0
 EPOCHS, MINIBATCHES, CLIP, ENTROPY = 4, 4, 0.2, 1e-3

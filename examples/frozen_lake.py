@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
 from visualzoom.envs import Observation
-from visualzoom.envs.show_parse import BadReply
+from visualzoom.envs.foreign.show_parse import BadReply
 
 TILE_PX, CARD_PX = 28, 11  # what the built-in model knows: a cell is 28 px, and coloured cards are about so small
 ICE, HOLE, GOAL, PLAYER = (90, 90, 90), (45, 90, 230), (50, 170, 70), (220, 40, 40)
@@ -50,7 +50,7 @@ def parse(reply: str) -> int:
 if "LakePictures-v0" not in gymnasium.registry:
     gymnasium.register(
         "LakePictures-v0",
-        entry_point="visualzoom.envs.adapt:AdaptedEnv",
+        entry_point="visualzoom.envs.foreign.adapt:AdaptedEnv",
         kwargs={"env": "FrozenLake-v1", "show": show, "parse": parse, "per_task": lake, "bad_reply_reward": -0.2},
     )
 

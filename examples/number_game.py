@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from visualzoom.envs.show_parse import BadReply, ShowText
+from visualzoom.envs.foreign.show_parse import BadReply, ShowText
 
 LARGEST, NUM_GUESSES = 7, 3
 
@@ -49,7 +49,7 @@ def parse(reply: str) -> int:
 if "NumberWords-v0" not in gymnasium.registry:
     gymnasium.register(
         "NumberWords-v0",
-        entry_point="visualzoom.envs.adapt:AdaptedEnv",
+        entry_point="visualzoom.envs.foreign.adapt:AdaptedEnv",
         kwargs={"env": NumberGame, "show": ShowText(), "parse": parse, "bad_reply_reward": -0.2},
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from visualzoom.agents import AgentTurn, Reply, TokenLedger, group_jobs, play
 from visualzoom.envs import DeepEyesV2, ToolCall
-from visualzoom.envs.scenes import COLOURS
+from visualzoom.envs.tasks.scenes import COLOURS
 
 
 class ColourSeeker:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from own_tool import Mirror, MirrorArguments
 
-from visualzoom.envs import ArrayPicture, Frame, ImageStore, Pixels, Sight
+from visualzoom.envs import ArrayPicture, Frame, ImageStore, Pixels, Seen, Sight
 from visualzoom.envs.testing import check_tool, small_images
 
 
@@ -18,7 +18,7 @@ def test_a_mirror_in_a_mirror_shows_the_picture(pixels: Pixels) -> None:
 
 
 def mirrored(pixels: Pixels) -> Pixels:
-    sight = Sight(picture=ArrayPicture(pixels), shown=Frame(56, 56), store=ImageStore())
+    sight = Sight(images=[Seen.whole(ArrayPicture(pixels), Frame(56, 56))], store=ImageStore())
     shown = Mirror().run(MirrorArguments(axis="left-right"), sight).pixels
     assert shown is not None
     return shown

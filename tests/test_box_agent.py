@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from visualzoom.envs import Episode, VisualZoomEnv
-from visualzoom.envs.pixel_box import PixelBox
+from visualzoom.envs.wrappers.pixel_box import PixelBox
 
 
 def look(*corners: float) -> tuple[float, Episode]:

@@ -26,17 +26,17 @@ MAY_NAME = {"envs": {"rewards"}}
 # Packages that a folder may import only in the files named; a folder that is not listed may nowhere.
 HEAVY = {
     "torch": {
-        "envs": r"torch_kernel",
+        "envs": r"images/torch_kernel",
         "agents": r"model\w*|transformers_policy\w*|sampling\w*|tiny_\w+|vllm_\w+",
         "algorithms": r"\w+",
         "training": r"\w+",
     },
     "transformers": {"agents": r"model\w*|transformers_policy\w*|tiny_\w+|chat\w*|vllm_\w+", "training": r"\w+"},
-    "pyarrow": {"envs": r"datasets|row_files|\w*readers?"},
+    "pyarrow": {"envs": r"tasks/(datasets|row_files)"},
     "hypothesis": {"envs": r"testing/\w+", "rewards": r"testing", "agents": r"testing"},
     "pygame": {"envs": r"human_window"},
     "matplotlib": {"evaluation": r"\w+"},
-    "ray": {"envs": r"ray_\w+", "training": r"ray_\w+"},
+    "ray": {"envs": r"vector/ray_\w+", "training": r"ray_\w+"},
     "vllm": {"agents": r"vllm_\w+"},
     "torchvision": {},
 }

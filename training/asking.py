@@ -12,9 +12,9 @@ import tyro
 from PIL import Image
 
 from visualzoom.agents.records import Sampling
-from visualzoom.envs.images import FilePicture, ImageError
+from visualzoom.envs.images.pictures import FilePicture, ImageError
 from visualzoom.envs.records import Episode, Picture, Task
-from visualzoom.envs.tasks import TaskTuple
+from visualzoom.envs.tasks.sources import TaskTuple
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.pictures import draw_boxes, transcript
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig

@@ -16,9 +16,10 @@ import gymnasium
 import tyro
 from rich.console import Console
 
-from visualzoom.envs.protocol import PROTOCOLS, WordProtocol
+from visualzoom.envs.protocols.protocol import PROTOCOLS, WordProtocol
 from visualzoom.envs.registry import made, resolve
-from visualzoom.envs.tools import TOOLS, Tool
+from visualzoom.envs.tools.registry import TOOLS
+from visualzoom.envs.tools.sight import Tool
 from visualzoom.training.config import UsageError
 from visualzoom.training.world import user_errors
 

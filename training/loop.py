@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from visualzoom.agents.pool import Job
 from visualzoom.agents.rollout import Played, group_jobs, play
-from visualzoom.envs.tasks import HELD_OUT_FIRST
+from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
 from visualzoom.evaluation.curves import draw_curves
 from visualzoom.evaluation.evaluate import Mode
 from visualzoom.evaluation.measure import Measures

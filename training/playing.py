@@ -13,7 +13,7 @@ from PIL import Image
 from visualzoom.agents.records import Agent, AgentTurn
 from visualzoom.agents.scripted import ZOOM, FunctionAgent, RandomAgent
 from visualzoom.envs.parts import open_protocol
-from visualzoom.envs.protocol import WordProtocol
+from visualzoom.envs.protocols.protocol import WordProtocol
 from visualzoom.envs.records import Pixels, ToolCall
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.measure import measure

@@ -23,9 +23,9 @@ from visualzoom.agents.model import VLModel
 from visualzoom.agents.records import ShownImage
 from visualzoom.agents.tiny_model import FACTOR_PX, PATCH_PX, fixed_lines, tiny_config
 from visualzoom.agents.tiny_tokenizer import CALL_BEGIN, CALL_END, MAX_NUMBER, build_tokenizer
-from visualzoom.envs.protocol import DeepEyesV2
+from visualzoom.envs.protocols.protocol import DeepEyesV2
 from visualzoom.envs.records import Pixels
-from visualzoom.envs.scenes import COLOURS, DigitScenes
+from visualzoom.envs.tasks.scenes import COLOURS, DigitScenes
 from visualzoom.training.pretrain_rows import Forest, Seen, Tree, TreeBatch, batch_trees, soft_targets
 from visualzoom.training.pretrain_scenes import (
     CROP_PX,

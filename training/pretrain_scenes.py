@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from visualzoom.envs.records import Box, Pixels
-from visualzoom.envs.scenes import COLOURS, Card, DigitScenes, ScenePicture
+from visualzoom.envs.tasks.scenes import COLOURS, Card, DigitScenes, ScenePicture
 from visualzoom.envs.views import ViewRule
 
 OVERVIEW = ViewRule(factor_px=28, min_px=112 * 112, max_px=112 * 112)

@@ -19,14 +19,14 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from visualzoom.agents.chat import ImageLimits
 from visualzoom.agents.pool import EnvPool, MakeEnv
 from visualzoom.envs.boxes import Coordinates
-from visualzoom.envs.datasets import TaskList
-from visualzoom.envs.images import ImageError
-from visualzoom.envs.kernels import open_kernel
+from visualzoom.envs.images.kernels import open_kernel
+from visualzoom.envs.images.pictures import ImageError
 from visualzoom.envs.parts import fixed_coordinates, open_protocol
 from visualzoom.envs.records import TaskSource
 from visualzoom.envs.registry import made, resolve
-from visualzoom.envs.tasks import HELD_OUT_FIRST, EndlessTasks, endless, has_size, open_tasks
-from visualzoom.envs.tools import TOOLS
+from visualzoom.envs.tasks.datasets import TaskList
+from visualzoom.envs.tasks.sources import HELD_OUT_FIRST, EndlessTasks, endless, has_size, open_tasks
+from visualzoom.envs.tools.registry import TOOLS
 from visualzoom.envs.views import ViewRule
 from visualzoom.rewards.registry import REWARDS
 from visualzoom.training.config import UsageError, WorldConfig
@@ -153,7 +153,7 @@ def open_pool(make_env: MakeEnv, *, env_workers: int, num_threads: int) -> EnvPo
     """
     if env_workers == 0:
         return EnvPool.here(make_env, num_threads=num_threads)
-    from visualzoom.envs.ray_host import RayHost
+    from visualzoom.envs.vector.ray_host import RayHost
 
     return EnvPool(RayHost(lambda _: make_env(), num_workers=env_workers))
 

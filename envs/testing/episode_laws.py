@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from visualzoom.envs.protocol import BadCall
+from visualzoom.envs.protocols.protocol import BadCall
 from visualzoom.envs.records import Episode, Picture, Pixels, StopReason, ToolResult, Turn
 from visualzoom.envs.testing.environment_laws import Finding, Moment, MomentCheck
 from visualzoom.envs.testing.geometry_laws import Ruled

@@ -12,10 +12,10 @@ import numpy as np
 
 from visualzoom.envs.records import Box, Picture, Pixels
 from visualzoom.envs.regions import Region
-from visualzoom.envs.sight import Seen
 from visualzoom.envs.testing.laws import Law
 from visualzoom.envs.testing.tool_laws import Check, Finding, Trial
-from visualzoom.envs.tools import Tool, ZoomRules
+from visualzoom.envs.tools.sight import Seen, Tool
+from visualzoom.envs.tools.zoom import ZoomRules
 
 IN_BOUNDS = Law("in bounds", "an executed box is whole pixels, is not empty, and lies inside the original picture")
 KNOWN_IMAGE = Law("asked image", "an outcome is about an image that was shown: the one that was asked for, if one was")

@@ -14,13 +14,14 @@ from typing import cast
 import numpy as np
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture
-from visualzoom.envs.protocol import MAX_CALLS, PROTOCOLS, BadCall, WordProtocol
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.pictures import ArrayPicture
+from visualzoom.envs.protocols.protocol import MAX_CALLS, PROTOCOLS, BadCall, WordProtocol
 from visualzoom.envs.records import Box, ToolCall
-from visualzoom.envs.regions import MAX_DEPTH, Region
+from visualzoom.envs.regions import MAX_SLANTS, Region
 from visualzoom.envs.registry import made, resolve
-from visualzoom.envs.tools import TOOLS, Outcome, Seen, Sight, Tool, run_call
+from visualzoom.envs.tools.registry import TOOLS, run_call
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight, Tool
 
 _TAG = re.compile(r"<[/|A-Za-z]|```|[^\x20-\x7e]")
 _MAX_SIDE_PX = 4096
@@ -116,7 +117,7 @@ def small_sight() -> Sight:
     )
     frame, whole = Frame(1000, 1000), Region.whole(picture.width_px, picture.height_px)
     askew = deepest = whole.rotate(30)
-    while deepest.depth < MAX_DEPTH:
+    while deepest.depth < MAX_SLANTS:
         deepest = deepest.rotate(30).crop(Box(4, 4, 40, 40))
     parts = [whole, whole.crop(Box(10, 10, 60, 50)), askew, deepest]
     images = [Seen(picture=picture, region=part, frame=frame) for part in parts]

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from visualzoom.envs.boxes import Coordinates, Frame, frame_of
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import Box, Pixels, Task
 from visualzoom.envs.regions import Region
-from visualzoom.envs.sight import Seen, Sight
+from visualzoom.envs.tools.sight import Seen, Sight
 
 
 def make_noise(width_px: int, height_px: int, seed: int = 0) -> Pixels:

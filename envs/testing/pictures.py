@@ -16,7 +16,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from visualzoom.envs.images import BytesPicture, ImageError
+from visualzoom.envs.images.pictures import BytesPicture, ImageError
 from visualzoom.envs.records import Picture, Pixels
 from visualzoom.envs.testing.laws import Book, Law
 from visualzoom.envs.testing.report import Report

@@ -14,7 +14,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.protocol import BadCall, Parsed, WordProtocol
+from visualzoom.envs.protocols.protocol import BadCall, Parsed, WordProtocol
 from visualzoom.envs.records import ImageRef, ToolCall, ToolResult
 from visualzoom.envs.testing import canary
 from visualzoom.envs.testing.alarm import OutOfTimeError, alarm
@@ -26,7 +26,7 @@ from visualzoom.envs.testing.report import Report
 from visualzoom.envs.testing.search import Effort, Part, investigate
 from visualzoom.envs.testing.strategies import texts
 from visualzoom.envs.testing.tool_laws import INERT, PLAIN_WORDS, has_strange_words, leaves
-from visualzoom.envs.tools import ZoomIn
+from visualzoom.envs.tools.zoom import ZoomIn
 
 READS_ALL = Law("reads all", "every text is read as an answer, as calls, or as neither; nothing raises")
 IN_TIME = Law("in time", "a text of some thousand characters is read within the time limit, whatever it is")

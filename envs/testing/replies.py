@@ -13,11 +13,11 @@ from gymnasium import spaces
 from hypothesis import strategies as st
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.protocol import WordProtocol
+from visualzoom.envs.protocols.protocol import WordProtocol
 from visualzoom.envs.records import ToolCall
 from visualzoom.envs.spaces import UnicodeText
 from visualzoom.envs.testing.strategies import CODE, arguments_for, boxes_near, hostile_arguments, texts
-from visualzoom.envs.tools import Tool
+from visualzoom.envs.tools.sight import Tool
 from visualzoom.envs.zoom_env import VisualZoomEnv
 
 _TAGS = (

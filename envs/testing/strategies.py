@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from visualzoom.envs.boxes import COORDINATES, Coordinates, Frame, FramedBox, frame_of
-from visualzoom.envs.images import ArrayPicture
-from visualzoom.envs.protocol import MAX_DEPTH
+from visualzoom.envs.images.pictures import ArrayPicture
+from visualzoom.envs.protocols.call_json import MAX_DEPTH
 from visualzoom.envs.records import Box, Pixels, Task
 from visualzoom.envs.regions import Region
 from visualzoom.envs.testing.geometry_laws import Ruled
 from visualzoom.envs.testing.makers import make_noise, make_regions, make_task
-from visualzoom.envs.tools import Tool
+from visualzoom.envs.tools.sight import Tool
 
 MAX_SIDE_PX = 4096
 

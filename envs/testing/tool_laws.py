@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from visualzoom.envs.records import Box, Pixels
-from visualzoom.envs.sight import Outcome, Sight, Tool
 from visualzoom.envs.testing.json_schema import keeps_to, schema_problem
 from visualzoom.envs.testing.laws import Law
+from visualzoom.envs.tools.sight import Outcome, Sight, Tool
 from visualzoom.envs.views import ViewRule
 
 TOTAL = Law("total", "no arguments make a tool raise; a mistake of the model is an outcome with an error")

@@ -14,9 +14,8 @@ import numpy as np
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from visualzoom.envs.image_store import ImageStore
+from visualzoom.envs.images.image_store import ImageStore
 from visualzoom.envs.records import Box, ToolCall
-from visualzoom.envs.sight import Outcome, Sight, Tool
 from visualzoom.envs.testing import canary, strategies
 from visualzoom.envs.testing.geometry_laws import BOX_LAWS
 from visualzoom.envs.testing.laws import Book, Law
@@ -35,13 +34,14 @@ from visualzoom.envs.testing.tool_laws import (
     check_deterministic,
 )
 from visualzoom.envs.testing.turn_laws import TURN_LAWS
-from visualzoom.envs.tools import run_call
+from visualzoom.envs.tools.registry import run_call
+from visualzoom.envs.tools.sight import Outcome, Sight, Tool
 from visualzoom.envs.views import ViewRule
 
 TOOL_LAWS: dict[Law, Check] = {**WORD_LAWS, **BOX_LAWS, **TURN_LAWS, DETERMINISTIC: check_deterministic}
 """Each law that looks at a trial, and its check."""
 RunCall = Callable[[ToolCall, Sequence[Tool], Sight], Outcome]
-"""How a call is run: `visualzoom.envs.tools.run_call`, or a runner of your own that is checked with the tool."""
+"""How a call is run: `run_call` of `envs/tools/registry.py`, or a runner of your own that is checked with the tool."""
 
 
 _SMALL = ViewRule(factor_px=4, min_px=4 * 16, max_px=40 * 16)
@@ -136,7 +136,7 @@ class _Scene:
         return (
             "from visualzoom.envs import ToolCall\n"
             "from visualzoom.envs.testing import make_sight\n"
-            "from visualzoom.envs.tools import run_call\n"
+            "from visualzoom.envs.tools.registry import run_call\n"
             f"{origin(self.tool, 'tool')}\n"
             f"sight = make_sight({given})\n"
             f"call = ToolCall(name={self.tool.name!r}, arguments={arguments})\n"

@@ -17,7 +17,7 @@ from visualzoom.agents.chat_families import Qwen3VLRenderer, Qwen25VLRenderer, T
 from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.agents.tiny_tokenizer import CHAT_TEMPLATE, build_tokenizer
 from visualzoom.agents.tokens import Rendered
-from visualzoom.envs.protocol import DeepEyesV2
+from visualzoom.envs.protocols.protocol import DeepEyesV2
 from visualzoom.envs.records import ToolCall
 from visualzoom.envs.zoom_env import VisualZoomEnv
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from visualzoom.agents.records import AgentTurn, Reply
 from visualzoom.agents.scripted import FunctionAgent, OracleAgent, RandomAgent, ScriptedAgent, as_shown
-from visualzoom.envs.protocol import DeepEyesV2
+from visualzoom.envs.protocols.protocol import DeepEyesV2
 from visualzoom.envs.records import Box, Task, ToolCall
-from visualzoom.envs.scenes import DigitScenes
+from visualzoom.envs.tasks.scenes import DigitScenes
 
 WORDS = DeepEyesV2()
 SCENES = DigitScenes(size_px=768)

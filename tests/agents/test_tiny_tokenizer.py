@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from visualzoom.agents.tiny_model import ASSETS, fixed_lines
 from visualzoom.agents.tiny_tokenizer import CALL_BEGIN, CALL_END, MAX_NUMBER, SPECIAL, WORDS, build_tokenizer
-from visualzoom.envs.protocol import DeepEyesV2
+from visualzoom.envs.protocols.protocol import DeepEyesV2
 from visualzoom.envs.records import ToolCall
 
 TOKENIZER = build_tokenizer(fixed_lines())

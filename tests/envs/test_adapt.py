@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visualzoom.envs import Episode, Observation, StopReason, ViewRule
-from visualzoom.envs.adapt import IMPOSSIBLE, UNREADABLE, AdaptedEnv, adapt
-from visualzoom.envs.show_parse import BadReply, Choices, ShowRender, ShowText, World
+from visualzoom.envs.foreign.adapt import IMPOSSIBLE, UNREADABLE, AdaptedEnv, adapt
+from visualzoom.envs.foreign.show_parse import BadReply, Choices, ShowRender, ShowText, World
 from visualzoom.envs.testing import check_environment
 from visualzoom.envs.testing import strategies as vz
 from visualzoom.envs.zoom_env import Step
 
 OUTSIDE = [reason for reason in StopReason if not reason.terminated]
 NEVER = 10**9
-ENTRY = "visualzoom.envs.adapt:AdaptedEnv"
+ENTRY = "visualzoom.envs.foreign.adapt:AdaptedEnv"
 
 
 class Walk(gymnasium.Env[Any, Any]):

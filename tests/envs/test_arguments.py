@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.envs.arguments import MAX_WHOLE, function_schema, typed
-from visualzoom.envs.sight import Outcome
 from visualzoom.envs.testing import strategies as vz
-from visualzoom.envs.zoom import ChosenZoomArguments, ZoomArguments, ZoomIn
+from visualzoom.envs.tools.arguments import MAX_WHOLE, function_schema, typed
+from visualzoom.envs.tools.sight import Outcome
+from visualzoom.envs.tools.zoom import ChosenZoomArguments, ZoomArguments, ZoomIn
 
 
 class Corner(msgspec.Struct):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from visualzoom.envs.call_json import MAX_CALL_CHARACTERS, MAX_DEPTH, parse_call, parse_object, write_call
+from visualzoom.envs.protocols.call_json import MAX_CALL_CHARACTERS, MAX_DEPTH, parse_call, parse_object, write_call
 from visualzoom.envs.records import ToolCall
 
 JSON_LIKE = '{}[]",:0123456789.eE+-NaInfity \\u'

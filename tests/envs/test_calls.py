@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from visualzoom.envs import Episode, ImageStore, Outcome, Sight, ViewRule, VisualZoomEnv, function_schema
 from visualzoom.envs.boxes import COORDINATES, Coordinates, Frame, FramedBox, frame_of
 from visualzoom.envs.testing import call_text, make_task, make_tasks
-from visualzoom.envs.tools import ZoomIn
+from visualzoom.envs.tools.zoom import ZoomIn
 
 BAD = "<tool_call>{</tool_call>"
 GOOD = call_text(10, 10, 60, 60)

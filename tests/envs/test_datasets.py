@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from visualzoom.envs.datasets import DataError, RowError, TaskList, read_tasks
 from visualzoom.envs.records import Box
-from visualzoom.envs.row_files import GROUP_ROWS, MAX_GROUP_BYTES, open_rows
-from visualzoom.envs.row_schema import FieldError, task_from_row
+from visualzoom.envs.tasks.datasets import DataError, RowError, TaskList, read_tasks
+from visualzoom.envs.tasks.row_files import GROUP_ROWS, MAX_GROUP_BYTES, open_rows
+from visualzoom.envs.tasks.row_schema import FieldError, task_from_row
 from visualzoom.envs.testing import strategies as vz
 
 WIDTH_PX, HEIGHT_PX = 60, 40

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence, PngImagePlugin
 
-from visualzoom.envs import decoding
-from visualzoom.envs.decoding import FORMATS, MAX_BYTES_PER_PIXEL, ImageError, decode, read_size
+from visualzoom.envs.images import decoding
+from visualzoom.envs.images.decoding import FORMATS, MAX_BYTES_PER_PIXEL, ImageError, decode, read_size
 from visualzoom.envs.records import Pixels
 from visualzoom.envs.testing import strategies as vz
 
@@ -252,7 +252,7 @@ def test_one_file_that_is_slow_to_come_does_not_hold_up_the_others() -> None:
 
 MEASURE = """
 import io, sys
-from visualzoom.envs.decoding import decode, ImageError
+from visualzoom.envs.images.decoding import decode, ImageError
 def peak():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 for path in sys.argv[1:]:

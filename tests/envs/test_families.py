@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from visualzoom.envs.families import (
+from visualzoom.envs.records import Box, Pixels, Task
+from visualzoom.envs.tasks.families import (
     LETTERS,
     NOTHING,
     SHORTCUT_SHARE,
@@ -25,9 +26,8 @@ from visualzoom.envs.families import (
     ShortcutScenes,
     SignScenes,
 )
-from visualzoom.envs.glyphs import COLUMNS, GLYPHS, ROWS
-from visualzoom.envs.records import Box, Pixels, Task
-from visualzoom.envs.scenes import COLOURS, Card, DigitScenes, ScenePicture
+from visualzoom.envs.tasks.glyphs import COLUMNS, GLYPHS, ROWS
+from visualzoom.envs.tasks.scenes import COLOURS, Card, DigitScenes, ScenePicture
 
 FAMILIES = (LetterScenes, SignScenes, CompareScenes, CountScenes, PlainScenes, ShortcutScenes, AbsentScenes)
 ALL = (DigitScenes, *FAMILIES)

@@ -19,9 +19,9 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 
 from visualzoom.envs import Task, VisualZoomEnv
 from visualzoom.envs.render import PAGE_HEIGHT_PX, PAGE_WIDTH_PX
-from visualzoom.envs.structured import StructuredActions
 from visualzoom.envs.testing import call_text as call
 from visualzoom.envs.testing import make_task, make_tasks
+from visualzoom.envs.wrappers.structured import StructuredActions
 
 ID = "visualzoom.envs:VisualZoom-v0"
 REPLIES = (call(10, 10, 60, 60), call(1, 2, 3), call(20, 20, 50, 40), "<answer>2</answer>")

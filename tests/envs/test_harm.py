@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from visualzoom.envs.protocol import PROTOCOLS, BadCall, DeepEyesV2, Parsed
+from visualzoom.envs.protocols.protocol import PROTOCOLS, BadCall, DeepEyesV2, Parsed
 from visualzoom.envs.records import Box, ToolCall
 from visualzoom.envs.testing.harm import HarmCheck, HarmError
 from visualzoom.envs.testing.hostile_texts import hostile_texts
 from visualzoom.envs.testing.strategies import texts
-from visualzoom.envs.tools import TOOLS, Outcome, Sight, Tool, ZoomIn
+from visualzoom.envs.tools.registry import TOOLS
+from visualzoom.envs.tools.sight import Outcome, Sight, Tool
+from visualzoom.envs.tools.zoom import ZoomIn
 
 CHECK = HarmCheck.of_all()
 NUM_TEXTS = 3000

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from PIL import Image
 
-from visualzoom.envs.image_store import MAX_NAMES, ImageStore, default_store
-from visualzoom.envs.images import ArrayPicture, BytesPicture, FilePicture, ImageError
-from visualzoom.envs.kernels import PillowKernel
-from visualzoom.envs.pixel_cache import Makers, PixelCache
+from visualzoom.envs.images.image_store import MAX_NAMES, ImageStore, default_store
+from visualzoom.envs.images.kernels import PillowKernel
+from visualzoom.envs.images.pictures import ArrayPicture, BytesPicture, FilePicture, ImageError
+from visualzoom.envs.images.pixel_cache import Makers, PixelCache
 from visualzoom.envs.records import Box, Picture, Pixels, Task
 from visualzoom.envs.regions import Region
 from visualzoom.envs.testing import strategies as vz
@@ -335,7 +335,7 @@ def test_a_picture_that_is_not_what_it_says_is_refused(array: Pixels) -> None:
 
 
 def test_a_store_travels_without_its_contents_and_with_its_kernel() -> None:
-    store = ImageStore(12_345, kernel="visualzoom.envs.kernels:PillowKernel")
+    store = ImageStore(12_345, kernel="visualzoom.envs.images.kernels:PillowKernel")
     store.pixels(ArrayPicture(noise()))
     for again in (pickle.loads(pickle.dumps(store)), copy.deepcopy(store)):
         assert (again.max_bytes, again.num_kept, again.used_bytes) == (12_345, 0, 0)
@@ -374,7 +374,7 @@ def test_threads_may_share_a_store() -> None:
 
 
 def test_names_of_pictures_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visualzoom.envs.image_store.MAX_NAMES", 3)
+    monkeypatch.setattr("visualzoom.envs.images.image_store.MAX_NAMES", 3)
     assert MAX_NAMES == 65_536
     store = ImageStore(0)
     for number in range(9):

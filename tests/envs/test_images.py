@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
-from visualzoom.envs.images import ArrayPicture, BytesPicture, FilePicture, ImageError, content_key
+from visualzoom.envs.images.pictures import ArrayPicture, BytesPicture, FilePicture, ImageError, content_key
 from visualzoom.envs.records import Pixels
 from visualzoom.envs.testing import strategies as vz
 

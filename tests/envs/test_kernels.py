@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from visualzoom.envs.kernels import KERNELS, Kernel, PillowKernel, chosen_kernel, open_kernel
+from visualzoom.envs.images.kernels import KERNELS, Kernel, PillowKernel, chosen_kernel, open_kernel
 from visualzoom.envs.records import Pixels
 from visualzoom.envs.testing import strategies as vz
 
@@ -174,7 +174,7 @@ def test_torch_gives_the_same_bits_with_any_number_of_threads_and_without_its_pr
 ) -> None:
     import torch
 
-    from visualzoom.envs import torch_kernel
+    from visualzoom.envs.images import torch_kernel
 
     assert torch_kernel._INTO is not None, "torch has renamed the operator; the kernel works, and is slower"
     kernel = torch_kernel.TorchKernel()
@@ -211,7 +211,7 @@ def test_auto_is_torch_where_it_is_installed_and_pillow_elsewhere(monkeypatch: p
 def test_a_kernel_is_found_by_name_by_path_or_as_it_is() -> None:
     own = PillowKernel()
     assert open_kernel(own) is own
-    assert open_kernel("visualzoom.envs.kernels:PillowKernel").name == "pillow-2"
+    assert open_kernel("visualzoom.envs.images.kernels:PillowKernel").name == "pillow-2"
     assert pickle.loads(pickle.dumps(own)).name == "pillow-2"
     with pytest.raises(LookupError, match=r"no kernel is called 'pilow'.*Did you mean 'pillow'"):
         open_kernel("pilow")
@@ -221,7 +221,7 @@ def test_a_kernel_is_found_by_name_by_path_or_as_it_is() -> None:
 
 def test_choosing_a_kernel_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from visualzoom.envs.kernels import chosen_kernel; from visualzoom.envs import ImageStore;"
+        "import sys; from visualzoom.envs.images.kernels import chosen_kernel; from visualzoom.envs import ImageStore;"
         "chosen_kernel('auto'); ImageStore(kernel='auto'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture
-from visualzoom.envs.no_look import MAX_PX, NoLook
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import Pixels, ToolCall
 from visualzoom.envs.regions import Region
-from visualzoom.envs.rotate import Rotate
-from visualzoom.envs.sight import Outcome, Seen, Sight
 from visualzoom.envs.testing import check_tool
 from visualzoom.envs.testing import strategies as vz
-from visualzoom.envs.tools import run_call
+from visualzoom.envs.tools.no_look import MAX_PX, NoLook
+from visualzoom.envs.tools.registry import run_call
+from visualzoom.envs.tools.rotate import Rotate
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight
+from visualzoom.envs.tools.zoom import DEEPEYES_RULES, ZoomIn
 from visualzoom.envs.views import ViewRule
-from visualzoom.envs.zoom import DEEPEYES_RULES, ZoomIn
 
 CROPS = ViewRule(min_px=56 * 56, max_px=16 * 28 * 28)
 

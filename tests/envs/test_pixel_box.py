@@ -16,8 +16,8 @@ from own_environment import WhichHalf
 
 from visualzoom.envs import VisualZoomEnv
 from visualzoom.envs.boxes import COORDINATES
-from visualzoom.envs.pixel_box import CHANNELS, MIN_SHARE, PixelBox
 from visualzoom.envs.testing import make_task, make_tasks
+from visualzoom.envs.wrappers.pixel_box import CHANNELS, MIN_SHARE, PixelBox
 
 ID = "visualzoom.envs:VisualZoom-v0"
 SIDES_PX = st.integers(28, 200)

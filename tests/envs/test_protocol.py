@@ -12,13 +12,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from visualzoom.envs.boxes import COORDINATES, Coordinates
-from visualzoom.envs.call_json import MAX_CALL_CHARACTERS
-from visualzoom.envs.protocol import MAX_CALLS, PROTOCOLS, BadCall, DeepEyesV2, Parsed, WordProtocol
-from visualzoom.envs.protocol_words import BOXES, ZOOM
+from visualzoom.envs.protocols.call_json import MAX_CALL_CHARACTERS
+from visualzoom.envs.protocols.protocol import MAX_CALLS, PROTOCOLS, BadCall, DeepEyesV2, Parsed, WordProtocol
+from visualzoom.envs.protocols.words import BOXES, ZOOM
 from visualzoom.envs.records import ImageRef, Task, ToolCall, ToolResult
 from visualzoom.envs.registry import made, resolve
 from visualzoom.envs.testing import make_task
-from visualzoom.envs.tools import ZoomIn
+from visualzoom.envs.tools.zoom import ZoomIn
 
 
 def named(name: str) -> WordProtocol:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from visualzoom.envs.protocol import MAX_CALLS, BadCall, DeepEyesV2, Parsed, WordProtocol
-from visualzoom.envs.protocol_deepeyes import DeepEyesV2Legacy, DeepEyesV5
-from visualzoom.envs.protocol_fenced import FencedJSON
-from visualzoom.envs.protocol_grounding import MiniO3
-from visualzoom.envs.protocol_qwen import Qwen3
-from visualzoom.envs.protocol_words import ZOOM
+from visualzoom.envs.protocols.deepeyes import DeepEyesV2Legacy, DeepEyesV5
+from visualzoom.envs.protocols.fenced import FencedJSON
+from visualzoom.envs.protocols.grounding import MiniO3
+from visualzoom.envs.protocols.protocol import MAX_CALLS, BadCall, DeepEyesV2, Parsed, WordProtocol
+from visualzoom.envs.protocols.qwen import Qwen3
+from visualzoom.envs.protocols.words import ZOOM
 from visualzoom.envs.records import ImageRef, ToolCall, ToolResult
-from visualzoom.envs.tools import ZoomIn
+from visualzoom.envs.tools.zoom import ZoomIn
 
 ZOOM_ANY = ZoomIn(choose_image=True)
 REF = ImageRef("0" * 16, 8, 8)

@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from visualzoom.envs import FilePicture, Task, VisualZoomEnv
-from visualzoom.envs.make_vector import make_vector
 from visualzoom.envs.testing import call_text, make_tasks
 from visualzoom.envs.testing.vector_laws import assert_same, check_same_as_sync
-from visualzoom.envs.vector import HostedVectorEnv
-from visualzoom.envs.vector_records import Host, Reset, Step
+from visualzoom.envs.vector.hosted import HostedVectorEnv
+from visualzoom.envs.vector.make_vector import make_vector
+from visualzoom.envs.vector.records import Host, Reset, Step
 
 ray = pytest.importorskip("ray")
 
-from visualzoom.envs.ray_host import RayHost  # noqa: E402  only where Ray is installed
-from visualzoom.envs.ray_session import RaySession  # noqa: E402
-from visualzoom.envs.ray_vector import RayVectorEnv  # noqa: E402
+from visualzoom.envs.vector.ray_host import RayHost  # noqa: E402  only where Ray is installed
+from visualzoom.envs.vector.ray_session import RaySession  # noqa: E402
+from visualzoom.envs.vector.ray_vector import RayVectorEnv  # noqa: E402
 
 TASKS = make_tasks()
 REPLIES = (
@@ -335,7 +335,7 @@ def test_workers_that_cannot_be_had_are_told_at_once() -> None:
 
 SCRIPT = """
 from user_world import World
-from visualzoom.envs.ray_vector import RayVectorEnv
+from visualzoom.envs.vector.ray_vector import RayVectorEnv
 vector = RayVectorEnv([World] * 2, num_workers=2)
 print(vector.reset()[1]["said"].tolist())
 print(vector.host.originals.folder, *[link.pid for link in vector.host.links], sep="\\n")
@@ -372,7 +372,7 @@ cluster.add_node(num_cpus=1)
 ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 from gymnasium.vector import SyncVectorEnv
 from visualzoom.envs import VisualZoomEnv
-from visualzoom.envs.ray_vector import RayVectorEnv
+from visualzoom.envs.vector.ray_vector import RayVectorEnv
 from visualzoom.envs.testing import call_text, make_tasks
 from visualzoom.envs.testing.vector_laws import check_same_as_sync
 fns = [lambda: VisualZoomEnv(tasks=make_tasks(), max_turns=3)] * 4

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.envs.shared_block import BlockWriter, SharedBlock
 from visualzoom.envs.testing import make_tasks
 from visualzoom.envs.testing.vector_laws import assert_same
-from visualzoom.envs.vector_records import Result
+from visualzoom.envs.vector.records import Result
+from visualzoom.envs.vector.shared_block import BlockWriter, SharedBlock
 
 pytest.importorskip("ray")
 
-from visualzoom.envs import ray_wire
-from visualzoom.envs.ray_wire import Packer, Unpacker
+from visualzoom.envs.vector import ray_wire
+from visualzoom.envs.vector.ray_wire import Packer, Unpacker
 
 TASKS = make_tasks(6)
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.kernels import PillowKernel
+from visualzoom.envs.images.kernels import PillowKernel
 from visualzoom.envs.records import Box, Pixels
-from visualzoom.envs.regions import MAX_DEPTH, Region, TooDeepError
+from visualzoom.envs.regions import MAX_SLANTS, Region, TooDeepError
 from visualzoom.envs.slants import Cut
 from visualzoom.envs.testing import strategies as vz
 
@@ -271,14 +271,14 @@ def test_scaled_while_it_is_turned_it_looks_as_if_it_was_turned_and_then_scaled(
 
 def test_deeper_than_allowed_is_refused_and_quarter_turns_are_no_depth() -> None:
     region = Region.whole(500, 500)
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_SLANTS):
         region = region.rotate(30)
         width_px, height_px = region.size
         region = region.crop(Box(width_px // 8, height_px // 8, width_px - width_px // 8, height_px - height_px // 8))
-    assert region.depth == MAX_DEPTH
+    assert region.depth == MAX_SLANTS
     with pytest.raises(TooDeepError, match="at most 8"):
         region.rotate(30)
-    assert region.rotate(90).depth == MAX_DEPTH
+    assert region.rotate(90).depth == MAX_SLANTS
     assert region.rotate(90).draw(np.full((500, 500, 3), 255, dtype=np.uint8), 28, 28, resize)[14, 14, 0] == 255
 
 

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture
-from visualzoom.envs.kernels import PillowKernel
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.kernels import PillowKernel
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import Box, Pixels, ToolCall
-from visualzoom.envs.regions import MAX_DEPTH, Region
-from visualzoom.envs.rotate import Rotate
-from visualzoom.envs.sight import Outcome, Seen, Sight
+from visualzoom.envs.regions import MAX_SLANTS, Region
 from visualzoom.envs.testing import check_tool
 from visualzoom.envs.testing import strategies as vz
-from visualzoom.envs.tools import run_call
-from visualzoom.envs.zoom import ZoomIn
+from visualzoom.envs.tools.registry import run_call
+from visualzoom.envs.tools.rotate import Rotate
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight
+from visualzoom.envs.tools.zoom import ZoomIn
 
 ANGLES = st.integers(-360_000, 360_000).map(lambda thousandths: thousandths / 1000)
 resize = PillowKernel().resize
@@ -119,7 +119,7 @@ def test_an_image_that_was_not_shown_is_an_error(index: int) -> None:
 
 def test_an_image_that_was_turned_and_cut_too_often_can_be_turned_by_quarters_only() -> None:
     region = Region.whole(500, 500)
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_SLANTS):
         region = region.rotate(17)
         width_px, height_px = region.size
         region = region.crop(Box(width_px // 9, height_px // 9, width_px - width_px // 9, height_px - height_px // 9))

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visualzoom.envs.glyphs import COLUMNS, GLYPHS, ROWS, ink
 from visualzoom.envs.records import Task
-from visualzoom.envs.scenes import COLOURS, INK, NOISE_LEVELS, Card, DigitScenes, ScenePicture, place
+from visualzoom.envs.tasks.glyphs import COLUMNS, GLYPHS, ROWS, ink
+from visualzoom.envs.tasks.scenes import COLOURS, INK, NOISE_LEVELS, Card, DigitScenes, ScenePicture, place
 
 INDICES = st.integers(0, 2**32)
 

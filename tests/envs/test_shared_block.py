@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.envs.shared_block import BlockAddress, BlockWriter, Room, SharedBlock
+from visualzoom.envs.vector.shared_block import BlockAddress, BlockWriter, Room, SharedBlock
 
 DTYPES = ("uint8", "float32", "int64", "bool", "complex64")
 

@@ -17,19 +17,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.envs import node_folder, shared_pixels
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture, ImageError, content_key
+from visualzoom.envs.images import node_folder, shared_pixels
+from visualzoom.envs.images.image_store import DefaultStores, ImageStore
+from visualzoom.envs.images.pictures import ArrayPicture, ImageError, content_key
+from visualzoom.envs.images.shared_pixels import SharedPixels
 from visualzoom.envs.records import Pixels
-from visualzoom.envs.shared_pixels import SharedPixels
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
 
 BEGIN = """
 import os, sys, time, pathlib
 import numpy as np
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.shared_pixels import SharedPixels
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.shared_pixels import SharedPixels
 folder = pathlib.Path(sys.argv[1])
 class Slow:
     key, width_px, height_px = "slow", 40, 30
@@ -66,6 +66,17 @@ def shared(tmp_path: Path) -> Iterator[SharedPixels]:
     yield found
     found.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_default_store_keeps_its_originals_there_made_before_or_after(shared: SharedPixels) -> None:
+    stores = DefaultStores()
+    early = stores("pillow")
+    stores.share(shared)
+    late = stores("visualzoom.envs.images.kernels:PillowKernel")
+    early.pixels(ArrayPicture(noise()))
+    assert late.pixels(ArrayPicture(noise())).tobytes() == noise().tobytes()
+    assert early.shared is late.shared is shared
+    assert len(list(shared.folder.glob("*.rgb"))) == 1
 
 
 def test_what_one_has_decoded_another_maps(shared: SharedPixels) -> None:
@@ -357,7 +368,7 @@ def test_folders_of_the_dead_are_removed_and_those_of_the_living_are_not(
     monkeypatch.setattr(node_folder, "SHARED_MEMORY", tmp_path)
     alive = SharedPixels(max_bytes=1000)
     code = """
-from visualzoom.envs import node_folder
+from visualzoom.envs.images import node_folder
 node_folder.SHARED_MEMORY = folder
 shared = SharedPixels(max_bytes=10**6)
 shared.get("a", 40, 30, Slow(0).pixels)

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from own_environment import WhichHalf
 
 from visualzoom.envs import PROTOCOLS, Episode, VisualZoomEnv, function_schema
-from visualzoom.envs.argument_spaces import Choice, Maybe, Ranges, arguments_space, element, plain
-from visualzoom.envs.arguments import typed
 from visualzoom.envs.records import ToolCall
-from visualzoom.envs.sight import Outcome, Sight
-from visualzoom.envs.structured import StructuredActions
 from visualzoom.envs.testing import make_tasks
+from visualzoom.envs.tools.arguments import typed
+from visualzoom.envs.tools.sight import Outcome, Sight
+from visualzoom.envs.wrappers.argument_spaces import Choice, Maybe, Ranges, arguments_space, element, plain
+from visualzoom.envs.wrappers.structured import StructuredActions
 
 ID = "visualzoom.envs:VisualZoom-v0"
 SEEDS = st.integers(0, 2**31 - 1)

@@ -14,10 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from visualzoom.envs.images import ArrayPicture
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import Task
-from visualzoom.envs.scenes import DigitScenes
-from visualzoom.envs.tasks import HELD_OUT_FIRST, TASKS, EndlessTasks, MixedTasks, TaskTuple, endless, open_tasks
+from visualzoom.envs.tasks.scenes import DigitScenes
+from visualzoom.envs.tasks.sources import (
+    HELD_OUT_FIRST,
+    TASKS,
+    EndlessTasks,
+    MixedTasks,
+    TaskTuple,
+    endless,
+    open_tasks,
+)
 
 PICTURE = ArrayPicture(np.zeros((30, 40, 3), dtype=np.uint8))
 
@@ -69,9 +77,9 @@ def test_a_size_out_of_range_is_refused() -> None:
 
 
 def test_any_import_path_is_as_good_as_a_name() -> None:
-    by_class = open_tasks("visualzoom.envs.scenes:DigitScenes", size_px=600)
+    by_class = open_tasks("visualzoom.envs.tasks.scenes:DigitScenes", size_px=600)
     assert by_class.task(5) == DigitScenes(600).task(5)
-    assert isinstance(open_tasks("visualzoom.envs.scenes:DigitScenes:2,plain:1"), MixedTasks)
+    assert isinstance(open_tasks("visualzoom.envs.tasks.scenes:DigitScenes:2,plain:1"), MixedTasks)
 
 
 class TwoTasks:
@@ -161,6 +169,6 @@ def test_an_endless_source_stays_what_it_is() -> None:
 
 def test_the_registry_of_tasks_loads_no_parquet_and_no_torch() -> None:
     """Heavy packages wait until they are needed."""
-    code = "import sys, visualzoom.envs.tasks; print(sorted({'pyarrow', 'torch', 'pandas'} & set(sys.modules)))"
+    code = "import sys, visualzoom.envs.tasks.sources; print(sorted({'pyarrow', 'torch', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -40,8 +40,8 @@ from visualzoom.envs.testing.fingerprint import fingerprint
 from visualzoom.envs.testing.json_schema import keeps_to, schema_problem
 from visualzoom.envs.testing.python_text import as_python, origin
 from visualzoom.envs.testing.search import Part
-from visualzoom.envs.tools import run_call
-from visualzoom.envs.zoom import ZoomIn, ZoomRules
+from visualzoom.envs.tools.registry import run_call
+from visualzoom.envs.tools.zoom import ZoomIn, ZoomRules
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

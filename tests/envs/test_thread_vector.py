@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visualzoom.envs import ImageStore, StopReason, VisualZoomEnv
-from visualzoom.envs.make_vector import make_vector
 from visualzoom.envs.testing import call_text, make_tasks
 from visualzoom.envs.testing.vector_laws import assert_same, check_same_as_sync
-from visualzoom.envs.thread_host import ThreadHost
-from visualzoom.envs.thread_vector import ThreadVectorEnv
-from visualzoom.envs.vector_records import Reset, Step
+from visualzoom.envs.vector.make_vector import make_vector
+from visualzoom.envs.vector.records import Reset, Step
+from visualzoom.envs.vector.thread_host import ThreadHost
+from visualzoom.envs.vector.thread_vector import ThreadVectorEnv
 
 TASKS = make_tasks()
 REPLIES = (
@@ -365,8 +365,8 @@ def test_a_host_that_is_forgotten_leaves_no_thread() -> None:
 def test_the_interpreter_ends_although_a_step_hangs(python: Callable[..., str]) -> None:
     code = """
 import time, gymnasium
-from visualzoom.envs.thread_host import ThreadHost, _CLOSING_S
-from visualzoom.envs.vector_records import Reset, Step
+from visualzoom.envs.vector.thread_host import ThreadHost, _CLOSING_S
+from visualzoom.envs.vector.records import Reset, Step
 class Hang(gymnasium.Env):
     def reset(self, **_): return 0, {}
     def step(self, action): time.sleep(600)

@@ -10,21 +10,24 @@ import pytest
 from hypothesis import given
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.images import ArrayPicture
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import ToolCall
 from visualzoom.envs.regions import Region
 from visualzoom.envs.registry import made, resolve
-from visualzoom.envs.sight import Outcome, Seen, Sight, Tool
 from visualzoom.envs.testing import strategies as vz
-from visualzoom.envs.tools import TOOLS, NoLook, Rotate, ZoomIn, function_schema, run_call
-from visualzoom.envs.zoom import DEEPEYES_RULES
+from visualzoom.envs.tools.arguments import function_schema
+from visualzoom.envs.tools.no_look import NoLook
+from visualzoom.envs.tools.registry import TOOLS, run_call
+from visualzoom.envs.tools.rotate import Rotate
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight, Tool
+from visualzoom.envs.tools.zoom import DEEPEYES_RULES, ZoomIn
 
 PICTURE = ArrayPicture(np.full((4, 6, 3), 9, dtype=np.uint8))
 
 
 def sight() -> Sight:
-    return Sight(picture=PICTURE, shown=Frame(112, 112), store=ImageStore())
+    return Sight(images=[Seen.whole(PICTURE, Frame(112, 112))], store=ImageStore())
 
 
 class CountArguments(msgspec.Struct):
@@ -100,19 +103,11 @@ def test_a_tool_sees_the_pixels_of_the_original() -> None:
     assert (given_sight.pixels() == 9).all()
 
 
-def test_a_simple_sight_is_one_image_all_of_it() -> None:
+def test_a_whole_picture_is_seen_upright() -> None:
     (image,) = sight().images
     assert image == Seen(picture=PICTURE, region=Region.whole(6, 4), frame=Frame(112, 112), index=0)
-    assert Sight(images=[image], store=ImageStore()).images == (image,)
 
 
-def test_a_sight_of_nothing_or_of_two_kinds_is_refused() -> None:
-    image, store = sight().images[0], ImageStore()
-    with pytest.raises(ValueError, match="either images"):
-        Sight(store=store)
-    with pytest.raises(ValueError, match="either images"):
-        Sight(store=store, picture=PICTURE)
-    with pytest.raises(ValueError, match="either images"):
-        Sight(store=store, images=[image], picture=PICTURE, shown=Frame(1, 1))
-    with pytest.raises(ValueError, match="either images"):
-        Sight(store=store, images=[image], shown=Frame(1, 1))
+def test_a_sight_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        Sight(images=[], store=ImageStore())

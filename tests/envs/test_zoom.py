@@ -11,14 +11,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from visualzoom.envs.boxes import COORDINATES, Frame, frame_of
-from visualzoom.envs.image_store import ImageStore
-from visualzoom.envs.protocol import DeepEyesV2
+from visualzoom.envs.images.image_store import ImageStore
+from visualzoom.envs.protocols.protocol import DeepEyesV2
 from visualzoom.envs.records import Box, Pixels, ToolCall, ToolResult
-from visualzoom.envs.sight import Outcome, Sight
 from visualzoom.envs.testing import check_tool
 from visualzoom.envs.testing import strategies as vz
-from visualzoom.envs.tools import run_call
-from visualzoom.envs.zoom import DEEPEYES_RULES, PIXEL_REASONER_RULES, ZoomIn, ZoomRules
+from visualzoom.envs.tools.registry import run_call
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight
+from visualzoom.envs.tools.zoom import DEEPEYES_RULES, PIXEL_REASONER_RULES, ZoomIn, ZoomRules
 
 HUGE = st.builds(Frame, st.integers(1, 30_000), st.integers(1, 30_000))
 NUMBERS = st.floats(-1e4, 4e4) | st.integers(-100, 40_000) | st.floats(-0.2, 1.2)
@@ -38,7 +38,7 @@ class Blank:
 
 
 def sight(width_px: int = 768, height_px: int = 768, shown: Frame | None = None) -> Sight:
-    return Sight(picture=Blank(width_px, height_px), shown=shown or Frame(112, 112), store=ImageStore())
+    return Sight(images=[Seen.whole(Blank(width_px, height_px), shown or Frame(112, 112))], store=ImageStore())
 
 
 def zoom(box: object, given_sight: Sight | None = None, **rules: object) -> Outcome:

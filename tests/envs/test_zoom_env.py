@@ -254,7 +254,7 @@ def test_the_record_tells_the_whole_episode() -> None:
         ({"tasks": ["digit"]}, LookupError, "'digit' is no task"),
         ({"reward": "visualzoom.rewards:REWARDS"}, LookupError, "is no reward; it needs to be called"),
         ({"tools": 3}, LookupError, "3 is no tool; it needs name"),
-        ({"tools": "visualzoom.envs.tools:Outcome"}, LookupError, "is no tool; it needs name"),
+        ({"tools": "visualzoom.envs.tools.registry:Outcome"}, LookupError, "is no tool; it needs name"),
         ({"protocol": "visualzoom.envs:VisualZoomEnv.metadata"}, LookupError, "is no protocol; it needs the methods"),
         ({"view": "visualzoom.envs:Frame"}, LookupError, "is no view rule; it needs to be a"),
         ({"crop": 3}, LookupError, "3 is no view rule"),

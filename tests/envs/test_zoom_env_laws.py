@@ -32,7 +32,7 @@ from visualzoom.envs.testing import (
 )
 from visualzoom.envs.testing import call_text as call
 from visualzoom.envs.testing.environment_laws import VECTOR
-from visualzoom.envs.thread_vector import ThreadVectorEnv
+from visualzoom.envs.vector.thread_vector import ThreadVectorEnv
 from visualzoom.envs.views import TINY_CROP, TINY_OVERVIEW
 
 KEYS = {
@@ -61,10 +61,10 @@ def play(env: VisualZoomEnv, replies: Sequence[str], **reset: Any) -> list[Any]:
 def test_names_import_paths_and_objects_are_the_same() -> None:
     by_name = VisualZoomEnv("digit", "deepeyes", "image_zoom_in_tool", "deepeyes-v2", "tiny-overview", "tiny-crop")
     by_path = VisualZoomEnv(
-        tasks="visualzoom.envs.scenes:DigitScenes",
+        tasks="visualzoom.envs.tasks.scenes:DigitScenes",
         reward="visualzoom.rewards:deepeyes",
-        tools=("visualzoom.envs.tools:ZoomIn",),
-        protocol="visualzoom.envs.protocol:DeepEyesV2",
+        tools=("visualzoom.envs.tools.registry:ZoomIn",),
+        protocol="visualzoom.envs.protocols.protocol:DeepEyesV2",
         view=TINY_OVERVIEW,
         crop=TINY_CROP,
     )

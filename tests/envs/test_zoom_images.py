@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.image_store import ImageStore
+from visualzoom.envs.images.image_store import ImageStore
 from visualzoom.envs.records import Box, Pixels, ToolCall
 from visualzoom.envs.regions import Region
-from visualzoom.envs.sight import Outcome, Seen, Sight
 from visualzoom.envs.testing import strategies as vz
-from visualzoom.envs.tools import run_call
-from visualzoom.envs.zoom import ZoomIn, ZoomRules
+from visualzoom.envs.tools.registry import run_call
+from visualzoom.envs.tools.sight import Outcome, Seen, Sight
+from visualzoom.envs.tools.zoom import ZoomIn, ZoomRules
 
 CHOOSING = ZoomIn(choose_image=True)
 EXACT = ZoomIn(ZoomRules(min_side_px=1, max_aspect=math.inf))

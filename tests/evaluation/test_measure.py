@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from visualzoom.agents.ledger import Author, TokenLedger
 from visualzoom.agents.scripted import OracleAgent, RandomAgent, ScriptedAgent
 from visualzoom.envs.records import Box, Episode, ImageRef, Reward, StopReason, Task, ToolResult, Turn
-from visualzoom.envs.scenes import DigitScenes
-from visualzoom.envs.tasks import HELD_OUT_FIRST
+from visualzoom.envs.tasks.scenes import DigitScenes
+from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.measure import measure, overlaps, reply_lengths
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from visualzoom.agents.scripted import OracleAgent, ScriptedAgent
 from visualzoom.envs.records import Box, Episode
-from visualzoom.envs.scenes import DigitScenes
+from visualzoom.envs.tasks.scenes import DigitScenes
 from visualzoom.evaluation.curves import draw_curves, points, running_mean
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.pictures import CROP_COLOUR, EVIDENCE_COLOUR, draw_boxes, save_episode, transcript

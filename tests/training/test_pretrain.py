@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from visualzoom.envs.records import Pixels
-from visualzoom.envs.scenes import DigitScenes
+from visualzoom.envs.tasks.scenes import DigitScenes
 from visualzoom.training.config import UsageError
 from visualzoom.training.pretrain import pretrain
 from visualzoom.training.pretrain_recipe import OVERVIEW_SIDE, PretrainConfig, Recipe

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from visualzoom.envs import Box, DeepEyesV2, ImageStore, Parsed, ViewRule, VisualZoomEnv
-from visualzoom.envs.protocol_deepeyes import DeepEyesV5
+from visualzoom.envs.protocols.deepeyes import DeepEyesV5
 from visualzoom.envs.testing import (
     Effort,
     Law,

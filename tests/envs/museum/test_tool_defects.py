@@ -18,16 +18,16 @@ from PIL import Image
 
 from visualzoom.envs import Box, Outcome, Pixels, Sight, Tool, ToolCall, ZoomIn, function_schema
 from visualzoom.envs.boxes import Frame
-from visualzoom.envs.image_store import ImageStore
+from visualzoom.envs.images.image_store import ImageStore
 from visualzoom.envs.records import ImageRef, Picture
 from visualzoom.envs.regions import Region
-from visualzoom.envs.rotate import Rotate, RotateArguments
 from visualzoom.envs.testing import Effort, Law, ToolSettings, first_breach, report_tool, tool_parts
 from visualzoom.envs.testing import geometry_laws as box_law
 from visualzoom.envs.testing import tool_laws as law
 from visualzoom.envs.testing import turn_laws as turn_law
+from visualzoom.envs.tools.rotate import Rotate, RotateArguments
+from visualzoom.envs.tools.zoom import ChosenZoomArguments, ZoomArguments, ZoomRules
 from visualzoom.envs.views import ViewRule
-from visualzoom.envs.zoom import ChosenZoomArguments, ZoomArguments, ZoomRules
 
 Real = tuple[float, float, float, float]
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "testing.md"

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from visualzoom.envs import PROTOCOLS, ArrayPicture, BytesPicture, DeepEyesV2, Parsed, Pixels, ToolCall, WordProtocol
-from visualzoom.envs.images import ImageError
-from visualzoom.envs.protocol import BadCall
-from visualzoom.envs.protocol_deepeyes import DeepEyesV5
+from visualzoom.envs.images.pictures import ImageError
+from visualzoom.envs.protocols.deepeyes import DeepEyesV5
+from visualzoom.envs.protocols.protocol import BadCall
 from visualzoom.envs.records import Picture, ToolResult
 from visualzoom.envs.registry import made, resolve
 from visualzoom.envs.testing import (

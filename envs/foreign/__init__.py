@@ -1,0 +1,1 @@
+"""Any Gymnasium environment as one that a language model plays."""

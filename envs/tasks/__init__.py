@@ -1,0 +1,1 @@
+"""Where tasks come from: drawn scenes, data files of a user's own, mixtures."""

@@ -1,0 +1,39 @@
+"""The tools by name, and how a call is run.
+
+Law: every call gives an outcome; no arguments raise, and no box leaves the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from visualzoom.envs.records import ToolCall
+from visualzoom.envs.registry import suggest
+from visualzoom.envs.tools.arguments import typed
+from visualzoom.envs.tools.sight import Outcome, Sight, Tool
+from visualzoom.envs.tools.zoom import DEEPEYES_RULES, ZoomIn
+
+ZOOM_CHOOSE_IMAGE = ZoomIn(choose_image=True)
+ZOOM_DEEPEYES = ZoomIn(DEEPEYES_RULES)
+
+TOOLS: dict[str, str] = {
+    "image_zoom_in_tool": "visualzoom.envs.tools.zoom:ZoomIn",
+    "image_rotate_tool": "visualzoom.envs.tools.rotate:Rotate",
+    "zoom-choose-image": "visualzoom.envs.tools.registry:ZOOM_CHOOSE_IMAGE",
+    "zoom-deepeyes": "visualzoom.envs.tools.registry:ZOOM_DEEPEYES",
+    "zoom-blank": "visualzoom.envs.tools.no_look:NoLook",
+}
+"""A variant has a name of its own here; the name that the model reads is the tool's."""
+
+
+def run_call(call: ToolCall, tools: Sequence[Tool], sight: Sight) -> Outcome:
+    """Find the tool, check the arguments, run it. Only a defect of the tool itself raises."""
+    tool = next((tool for tool in tools if tool.name == call.name), None)
+    names = [tool.name for tool in tools]
+    if tool is None:
+        hint = suggest(call.name[:100], names)
+        return Outcome(
+            error="unknown_tool", message=f"There is no tool of that name; there is {', '.join(names) or 'none'}.{hint}"
+        )
+    arguments = typed(call.arguments, tool.arguments)
+    return arguments if isinstance(arguments, Outcome) else tool.run(arguments, sight)

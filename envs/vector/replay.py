@@ -1,0 +1,52 @@
+"""What must be done again to bring an environment back that was lost: everything since its last reset from a seed.
+
+Law: an environment whose chance is its seed, made anew and taken through `needed_for`, stands where the lost one stood.
+A reset without a seed counts as one from a seed, where the state of chance before it is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from visualzoom.envs.vector.records import Assign, Command, Reset, Result, Step, Stop
+
+
+class Story:
+    """The commands that made one environment what it is."""
+
+    def __init__(self) -> None:
+        """A new environment."""
+        self._assigned: dict[str, Assign] = {}
+        self._commands: list[Command] = []
+
+    @property
+    def has_episode(self) -> bool:
+        """Whether it was reset and not given up since."""
+        return bool(self._commands)
+
+    def needed_for(self, command: Command) -> tuple[Command, ...]:
+        """What to do in a new environment before this."""
+        if isinstance(command, Reset) and command.seed is not None:
+            return tuple(self._settled().values())
+        return (*self._assigned.values(), *self._commands)
+
+    def tell(self, command: Command, result: Result) -> None:
+        """This was done, with that result."""
+        if result.fault is not None:
+            if result.ended:
+                self.__init__()  # type: ignore[misc]
+        elif isinstance(command, Reset):
+            self._reset(command, result)
+        elif isinstance(command, Step | Stop | Assign):
+            self._commands.append(command)
+
+    def _reset(self, command: Reset, result: Result) -> None:
+        if command.seed is None and result.generator is None:  # chance goes on, from a state that nobody knows
+            self._commands.append(command)
+            return
+        self._assigned = self._settled()
+        self._commands = [dataclasses.replace(command, generator=result.generator)]
+
+    def _settled(self) -> dict[str, Assign]:
+        """The attributes as they were last set."""
+        return self._assigned | {done.name: done for done in self._commands if isinstance(done, Assign)}
