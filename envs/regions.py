@@ -74,7 +74,7 @@ class Region:
     @property
     def depth(self) -> int:
         """Slanted cuts, one within the other; 0 for cuts and quarter turns."""
-        return sum(cut.is_slanted for cut in self.cuts)
+        return 0 if self.is_plain else sum(cut.is_slanted for cut in self.cuts)
 
     @property
     def is_plain(self) -> bool:

@@ -62,6 +62,8 @@ class Cut:
     def canvas(self) -> Frame:
         """Size of the canvas that holds the turned box; exact for quarter turns."""
         left, top, right, bottom = self.box
+        if self.millidegrees == 0:  # by far the most
+            return Frame(right - left, bottom - top)
         if not self.is_slanted:
             size = Frame(right - left, bottom - top)
             return Frame(*size[::-1]) if self.millidegrees % (2 * QUARTER_TURN) else size

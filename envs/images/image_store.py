@@ -32,7 +32,7 @@ _Original = tuple[str, Pixels]  # name and pixels
 
 
 class ImageStore:
-    """Pixels of one process by content, the least recently used dropped first, bounded in bytes. Safe for threads."""
+    """Pixels of one process by content, bounded in bytes: see `PixelCache` for what goes first. Safe for threads."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class ImageStore:
         Raises:
             ImageError: The picture can't be had.
         """
-        return self._original(picture)[1]
+        return self._original(picture.key, picture)[1]
 
     def view(
         self, picture: Picture, region: Region | Box | None, rule: ViewRule, enlarge: bool
@@ -113,10 +113,11 @@ class ImageStore:
         part = _part(picture, region)
         width_px, height_px = rule.size_px(*part.size, enlarge=enlarge)
         kernel = self.kernel
-        key = _view_key(f"{self._name(picture)} {part.name} {width_px}x{height_px} {kernel.name}")
+        picture_key = picture.key  # a file's is asked of the disk: once
+        key = _view_key(f"{self._name(picture_key, picture)} {part.name} {width_px}x{height_px} {kernel.name}")
 
         def draw() -> Pixels:
-            return part.draw(self.pixels(picture), width_px, height_px, kernel.resize)
+            return part.draw(self._original(picture_key, picture)[1], width_px, height_px, kernel.resize)
 
         return ImageRef(key, width_px, height_px), self._view(key, draw)
 
@@ -128,13 +129,12 @@ class ImageStore:
         found = self._cache.find(key)
         return self._drawing.once(key, make) if found is None else found
 
-    def _name(self, picture: Picture) -> str:
+    def _name(self, key: str, picture: Picture) -> str:
         with self._lock:
-            name = self._names.get(picture.key)
-        return self._original(picture)[0] if name is None else name
+            name = self._names.get(key)
+        return self._original(key, picture)[0] if name is None else name
 
-    def _original(self, picture: Picture) -> _Original:
-        key = picture.key
+    def _original(self, key: str, picture: Picture) -> _Original:
         return self._known(key) or self._decoding.once(key, lambda: self._known(key) or self._decoded(key, picture))
 
     def _known(self, key: str) -> _Original | None:
@@ -151,7 +151,7 @@ class ImageStore:
             self._names[key] = name
             if len(self._names) > MAX_NAMES:
                 self._names.popitem(last=False)
-        return name, self._cache.keep(name, pixels)
+        return name, self._cache.keep(name, pixels, is_dear=True)
 
     def _named(self, key: str, picture: Picture) -> _Original:
         if self.shared is not None:

@@ -17,51 +17,78 @@ from visualzoom.envs.records import Pixels
 T = TypeVar("T")
 
 
+CHEAP_SHARE = 0.25
+"""Of the room, which what is cheap keeps for itself when there is much that is dear."""
+
+
 class PixelCache:
-    """Arrays by key, the least recently used dropped first. Safe for threads; what it hands out is read-only."""
+    """Arrays by key, the least recently used dropped first. Safe for threads; what it hands out is read-only.
+
+    What is dear to make again (a decoded original) is dropped only when what is cheap (a view of it: one scaling) takes
+    no more than its share: many looks at a few pictures do not push the pictures out.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         """Empty."""
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[str, Pixels] = OrderedDict()
-        self._used_bytes = 0
+        self._dear, self._cheap = _Shelf(), _Shelf()
         self._lock = threading.Lock()
 
     @property
     def num_kept(self) -> int:
         """Arrays kept. No `len`: a cache that is empty would be false."""
-        return len(self._kept)
+        return len(self._dear.kept) + len(self._cheap.kept)
 
     @property
     def used_bytes(self) -> int:
         """Bytes kept, never more than `max_bytes`."""
-        return self._used_bytes
+        return self._dear.used_bytes + self._cheap.used_bytes
 
     def find(self, key: str) -> Pixels | None:
         """What is kept under that key; it is the most recently used now."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-            return found
+            return self._found(key)
 
-    def keep(self, key: str, pixels: Pixels) -> Pixels:
+    def keep(self, key: str, pixels: Pixels, *, is_dear: bool = False) -> Pixels:
         """Read-only: what is kept under that key already, else these pixels, kept if there is room for them at all."""
         seen = pixels.view()
         seen.flags.writeable = False
         with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                return found
-            if seen.nbytes <= self.max_bytes:
+            found = self._found(key)
+            if found is None and seen.nbytes <= self.max_bytes:
                 self._make_room(seen.nbytes)
-                self._kept[key] = seen
-                self._used_bytes += seen.nbytes
-        return seen
+                (self._dear if is_dear else self._cheap).put(key, seen)
+        return seen if found is None else found
+
+    def _found(self, key: str) -> Pixels | None:
+        found = self._cheap.find(key)
+        return self._dear.find(key) if found is None else found
 
     def _make_room(self, num_bytes: int) -> None:
-        while self._used_bytes + num_bytes > self.max_bytes:
-            self._used_bytes -= self._kept.popitem(last=False)[1].nbytes
+        while self.used_bytes + num_bytes > self.max_bytes:
+            is_much = self._cheap.used_bytes > CHEAP_SHARE * self.max_bytes or not self._dear.kept
+            (self._cheap if is_much else self._dear).drop()
+
+
+class _Shelf:
+    """Arrays in order of use."""
+
+    def __init__(self) -> None:
+        self.kept: OrderedDict[str, Pixels] = OrderedDict()
+        self.used_bytes = 0
+
+    def find(self, key: str) -> Pixels | None:
+        found = self.kept.get(key)
+        if found is not None:
+            self.kept.move_to_end(key)
+        return found
+
+    def put(self, key: str, pixels: Pixels) -> None:
+        self.kept[key] = pixels
+        self.used_bytes += pixels.nbytes
+
+    def drop(self) -> None:
+        self.used_bytes -= self.kept.popitem(last=False)[1].nbytes
 
 
 class _Making(Generic[T]):

@@ -41,16 +41,14 @@ class _Lent:
     """Memory that may not be written, as torch takes it without a warning; it is only read."""
 
     def __init__(self, pixels: Pixels) -> None:
-        self.__array_interface__: dict[str, Any] = {
-            **pixels.__array_interface__,
-            "data": (pixels.ctypes.data, False),
-        }
+        interface = pixels.__array_interface__
+        self.__array_interface__: dict[str, Any] = {**interface, "data": (interface["data"][0], False)}
         self.pixels = pixels  # lives as long as what is lent
 
 
 def _scaled(pixels: Pixels, size: Frame) -> Pixels:
-    """Contiguous first: that is faster than to scale a slice."""
-    given = _planes(np.asarray(_Lent(np.ascontiguousarray(pixels))))
+    lendable = pixels if min(pixels.strides) > 0 else np.ascontiguousarray(pixels)  # torch knows no steps backwards
+    given = _planes(np.asarray(_Lent(lendable)))
     rows_columns = [size.height_px, size.width_px]
     if _INTO is None:
         scaled = torch.nn.functional.interpolate(given, rows_columns, mode="bicubic", antialias=True)

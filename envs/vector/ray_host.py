@@ -120,6 +120,7 @@ class RayHost:
         settings = WorkerSettings(
             make_env=ray.put(pickled),
             num_threads=threads_per_worker,
+            num_busy=max(1, round(_num_cpus() / num_workers)),
             step_timeout_s=step_timeout_s,
             shared=self.originals,
             block_bytes=block_bytes,
@@ -183,12 +184,11 @@ class RayHost:
             for link in self.links:
                 link.facts()
         except WorkerGone as problem:
-            resources: Any = ray.cluster_resources  # it carries no annotations
-            cpus = resources().get("CPU", 0)
+            num_cpus = _num_cpus()
             self.close()
             raise RuntimeError(
-                f"one of {len(self._shards)} workers can't be used: {problem}. Ray has {cpus:g} CPUs in all; ask for "
-                "fewer workers, or for cpus_per_worker=0"
+                f"one of {len(self._shards)} workers can't be used: {problem}. Ray has {num_cpus:g} CPUs in all; ask "
+                "for fewer workers, or for cpus_per_worker=0"
             ) from problem
 
     def _shard(self, env_id: int) -> _Shard:
@@ -292,6 +292,12 @@ class RayHost:
         shard.waiting.extendleft(env_id for env_id in reversed(suspects) if env_id not in given_up)
         shard.one_by_one = self._replays and bool(shard.waiting)
         self._flush(shard)
+
+
+def _num_cpus() -> float:
+    """Of all nodes together."""
+    resources: Any = ray.cluster_resources  # it carries no annotations
+    return float(resources().get("CPU", 0))
 
 
 def _pickled(make_env: MakeEnv) -> bytes:

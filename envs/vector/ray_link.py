@@ -34,6 +34,7 @@ class WorkerSettings:
     make_env: Any
     """A `ray.ObjectRef` of a pickled `MakeEnv`: it may be large, and is sent to each node once."""
     num_threads: int
+    num_busy: int
     step_timeout_s: float | None
     shared: SharedPixels | None
     block_bytes: int
@@ -146,6 +147,7 @@ class RayLink:
         plan = WorkerPlan(
             make_env=settings.make_env,
             num_threads=settings.num_threads,
+            num_busy=settings.num_busy,
             step_timeout_s=settings.step_timeout_s,
             block=None if self._block is None else self._block.address,
             shared=settings.shared,

@@ -11,7 +11,7 @@ import io
 import operator
 import pickle
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,15 +33,25 @@ _VALUES = operator.attrgetter(*_NAMES)  # a frozen dataclass pickles itself slow
 
 
 class Packer:
-    """The worker's side. For one thread at a time."""
+    """The worker's side. For one thread at a time, but for `stage`."""
 
     def __init__(self, block: BlockWriter | None) -> None:
         """Write into that block, or let everything travel."""
         self._block = block
         self._tasks: OrderedDict[Task, int] = OrderedDict()
         self._num_tasks = 0
+        self._staged: dict[int, list[Array]] = {}
+        """By environment."""
         self._new_places: list[int] = []
         self._new_tasks: list[Task] = []
+
+    def stage(self, env_id: int, observation: Any) -> None:
+        """Copy the large arrays of a result that is about to be packed; in the thread that made them."""
+        if self._block is None:
+            return
+        arrays = self._staged[env_id] = [array for array in _arrays(observation) if _is_large(array)]
+        for array in arrays:
+            self._block.stage(array)
 
     def pack(self, results: Sequence[Result]) -> bytes:
         """Results as bytes; one that can't be pickled becomes a fault."""
@@ -49,6 +59,11 @@ class Packer:
             return self._packed(results)
         except Exception:  # a foreign object may raise anything when it is pickled
             return self._packed([self._packable(result) for result in results])
+        finally:
+            for result in results:
+                for array in self._staged.pop(result.env_id, ()):
+                    assert self._block is not None
+                    self._block.unstage(array)  # of a result that was not packed as it was
 
     def _packed(self, results: Sequence[Result]) -> bytes:
         self._new_places, self._new_tasks = [], []
@@ -73,7 +88,7 @@ class Packer:
     def _stand_in(self, value: Any) -> tuple[Any, ...] | None:
         """What travels in place of a large array or a task; None for everything else."""
         kind = type(value)
-        if kind is np.ndarray and value.nbytes >= LEAST_BYTES and value.dtype.kind in _PLAIN:
+        if kind is np.ndarray and _is_large(value):
             return self._place(value)
         return self._name(value) if kind is Task else None
 
@@ -106,6 +121,19 @@ class Packer:
             self._block.free(self._new_places)
         for task in self._new_tasks:
             self._tasks.pop(task, None)
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    """Those of an observation, in the containers that spaces have."""
+    if type(value) is np.ndarray:
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _arrays(item)
+
+
+def _is_large(array: Array) -> bool:
+    return array.nbytes >= LEAST_BYTES and array.dtype.kind in _PLAIN
 
 
 class Unpacker:

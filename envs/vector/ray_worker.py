@@ -26,6 +26,7 @@ from visualzoom.envs.vector.thread_host import ThreadHost
 PATIENCE_S = 1.0
 """A `collect` returns after that time, if with nothing: silence for much longer means that the process is stuck."""
 _LINGER_S = 0.002  # a message costs more than this: what is about to be ready goes with it
+_BUSY_LINGER_S = 0.010  # where environments wait for others to be stepped, nothing is lost by it
 _ENOUGH = 16  # results that are worth a message at once
 
 Order = tuple[int, Command, Sequence[Command]]
@@ -39,6 +40,8 @@ class WorkerPlan:
     make_env: Any
     """A `ray.ObjectRef` of a pickled `MakeEnv`; it is opened when the paths are set."""
     num_threads: int
+    num_busy: int
+    """Threads that compute at once: the worker's share of the processors."""
     step_timeout_s: float | None
     block: BlockAddress | None
     shared: SharedPixels | None
@@ -74,9 +77,11 @@ class RayWorker:
         self._host = ThreadHost(
             cloudpickle.loads(ray.get(plan.make_env)),
             num_threads=plan.num_threads,
+            num_busy=plan.num_busy,
             step_timeout_s=plan.step_timeout_s,
             tracks_generator=True,
         )
+        self._host.landing = self._packer.stage
 
     def facts(self) -> WorkerFacts:
         """That it is there."""
@@ -108,7 +113,8 @@ class RayWorker:
         """At least that many results, or what is there after a while; packed."""
         results = self._host.recv_within(PATIENCE_S, 0 if self._unread else wanted)
         if results and wanted == 1:
-            results += self._host.recv_within(_LINGER_S, min(_ENOUGH, self._host.in_flight))
+            linger_s = _BUSY_LINGER_S if self._host.has_queue else _LINGER_S
+            results += self._host.recv_within(linger_s, min(_ENOUGH, self._host.in_flight))
         with self._packing:
             unread, self._unread = self._unread, []
             return self._packer.pack(unread + results)

@@ -10,6 +10,7 @@ import bisect
 import mmap
 import os
 import secrets
+import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
@@ -73,7 +74,7 @@ class SharedBlock:
 
 
 class BlockWriter:
-    """The writer's side."""
+    """The writer's side. Safe for threads."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         """Use `attach`."""
@@ -82,6 +83,10 @@ class BlockWriter:
         self._places: dict[int, _Place] = {}
         self._offsets: dict[int, int] = {}
         """Of arrays by their identity."""
+        self._staged: dict[int, tuple[int, Array]] = {}
+        """Offset and array by identity: in the block, and not told to the reader yet."""
+        self._lock = threading.Lock()
+        """Guards all of the above; arrays are copied without it."""
 
     @classmethod
     def attach(cls, address: BlockAddress) -> BlockWriter | None:
@@ -101,36 +106,65 @@ class BlockWriter:
         """Arrays in the block."""
         return len(self._places)
 
-    def put(self, array: Array) -> int | None:
-        """Copy an array into the block; its offset, or None if there is no room.
-
-        An array that can't be written and is there still, as the overview that siblings share, is not copied again.
-        """
-        offset = self._where_it_is(array)
-        if offset is None:
+    def stage(self, array: Array) -> None:
+        """Copy an array into the block ahead of `put`, if there is room. It must stay as it is until then."""
+        with self._lock:
+            if id(array) in self._staged or self._kept_at(array) is not None:
+                return
             offset = self._room.take(array.nbytes)
             if offset is None:
-                return None
-            self._look(array, offset)[...] = array
-            self._places[offset] = _Place(array)
-            self._offsets[id(array)] = offset
-        self._places[offset].num_readers += 1
-        return offset
+                return
+            self._staged[id(array)] = offset, array
+        self._look(array, offset)[...] = array
+
+    def unstage(self, array: Array) -> None:
+        """Give the place back if the array was staged and never put."""
+        with self._lock:
+            offset, _ = self._staged.pop(id(array), (None, None))
+            if offset is not None:
+                self._room.give_back(offset)
+
+    def put(self, array: Array) -> int | None:
+        """Have an array in the block; its offset, or None if there is no room.
+
+        An array that was staged, or that can't be written and is there still, as the overview that siblings share, is
+        not copied again.
+        """
+        with self._lock:
+            offset, _ = self._staged.pop(id(array), (None, None))
+            if offset is None:
+                offset = self._where_it_is(array)
+            if offset is None:
+                offset = self._room.take(array.nbytes)
+                if offset is None:
+                    return None
+                self._look(array, offset)[...] = array
+            if offset not in self._places:
+                self._places[offset] = _Place(array)
+                self._offsets[id(array)] = offset
+            self._places[offset].num_readers += 1
+            return offset
 
     def free(self, offsets: Iterable[int]) -> None:
         """These places are looked at no more, each as often as it is named."""
-        for offset in offsets:
-            place = self._places[offset]
-            place.num_readers -= 1
-            if place.num_readers == 0:
-                del self._places[offset]
-                if self._offsets.get(place.array_id) == offset:
-                    del self._offsets[place.array_id]
-                self._room.give_back(offset)
+        with self._lock:
+            for offset in offsets:
+                place = self._places[offset]
+                place.num_readers -= 1
+                if place.num_readers == 0:
+                    del self._places[offset]
+                    if self._offsets.get(place.array_id) == offset:
+                        del self._offsets[place.array_id]
+                    self._room.give_back(offset)
+
+    def _kept_at(self, array: Array) -> int | None:
+        """Where an array that can't be written was put before."""
+        offset = None if array.flags.writeable else self._offsets.get(id(array))
+        return offset if offset is not None and self._places[offset].array() is array else None
 
     def _where_it_is(self, array: Array) -> int | None:
-        offset = None if array.flags.writeable else self._offsets.get(id(array))
-        if offset is None or self._places[offset].array() is not array:
+        offset = self._kept_at(array)
+        if offset is None:
             return None
         same = np.array_equal(self._look(array, offset), array)  # another name may lead to the same memory
         return offset if same else None

@@ -6,23 +6,20 @@ over its deadline is a fault: its thread and its environment are left behind, an
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any
 
+from visualzoom.envs.vector.crew import Crew
 from visualzoom.envs.vector.records import Command, Fault, MakeEnv, Result, Step, Stop
 from visualzoom.envs.vector.seat import Seat
 
 PATIENCE_S = 60.0
 """Least time for a reset, where there is a bound."""
-_LEAST_THREADS = 16  # more than cores: environments that wait must not hold up those that could run
-_CLOSING_S = 5.0  # patience with commands that still run when the host is closed
+_ENOUGH, _LINGER_S = 8, 0.002  # results that are worth waking up for, and how long they are waited for
 
 
 class ThreadHost:
@@ -33,6 +30,7 @@ class ThreadHost:
         make_env: MakeEnv,
         *,
         num_threads: int | None = None,
+        num_busy: int | None = None,
         step_timeout_s: float | None = None,
         tracks_generator: bool = False,
     ) -> None:
@@ -40,15 +38,17 @@ class ThreadHost:
 
         Args:
             make_env: Makes the environment of a number.
-            num_threads: Commands that run at once; None for 16 or the number of cores, whichever is more.
+            num_threads: Commands that run at once at most; None for 16 or twice the number of cores.
+            num_busy: Commands that compute at once, while others wait; None for the number of cores.
             step_timeout_s: Longest time for a step; a reset has no less than a minute. None for no bound.
             tracks_generator: Whether a reset without a seed reports the state of chance before it.
 
         Raises:
             ValueError: A number is out of range.
         """
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads={num_threads}; give 1 or more, or None for a number that suits the machine")
+        for name, number in (("num_threads", num_threads), ("num_busy", num_busy)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name}={number}; give 1 or more, or None for a number that suits the machine")
         if step_timeout_s is not None and step_timeout_s <= 0:
             raise ValueError(f"step_timeout_s={step_timeout_s}; give more than 0 seconds, or None for no bound")
         self.faults: Counter[str] = Counter()
@@ -63,16 +63,18 @@ class ThreadHost:
         self._wanted = 1
         self._changed = threading.Condition()
         """Guards all of the above."""
-        self._work: SimpleQueue[_Run | None] = SimpleQueue()
-        self._threads = [
-            _begin_thread(self._work) for _ in range(num_threads or max(_LEAST_THREADS, os.cpu_count() or 1))
-        ]
-        self._closing = weakref.finalize(self, _close, self._work, self._threads, self._seats)
+        self._crew = Crew(num_threads, num_busy)
+        self._closing = weakref.finalize(self, _close, self._crew, self._seats)
 
     @property
     def in_flight(self) -> int:
         """Commands sent whose results were not received."""
         return len(self._unreceived)
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether commands wait for others to end."""
+        return self._crew.has_queue
 
     def send(self, env_id: int, command: Command, *, history: Sequence[Command] = ()) -> None:
         """Begin a command; see `Host`.
@@ -94,7 +96,7 @@ class ThreadHost:
                 self._seats[env_id] = Seat(env_id, self._make_env, tracks_generator=self._tracks_generator)
             run = self._running[env_id] = _Run(self, env_id, self._seats[env_id], command, history)
             self._unreceived.add(env_id)
-        self._work.put(run)
+        self._crew.put(run)
 
     def send_all(self, commands: Iterable[tuple[int, Command]]) -> None:
         """Begin several."""
@@ -107,6 +109,10 @@ class ThreadHost:
 
     def recv_ready(self, timeout_s: float | None = None) -> list[Result]:
         """All results that are there, at least one; see `Host`."""
+        if self.has_queue:  # nobody idles meanwhile, and to be woken by each result would only disturb those that step
+            linger_s = _LINGER_S if timeout_s is None else min(_LINGER_S, timeout_s)
+            with self._changed:
+                self._await(_ENOUGH, time.monotonic() + linger_s)
         return self._received(1, timeout_s)
 
     def recv_all(self, timeout_s: float | None = None) -> list[Result]:
@@ -203,7 +209,7 @@ class ThreadHost:
     def _give_up(self, run: _Run) -> None:
         del self._running[run.env_id]
         self._seats[run.env_id] = self._seats[run.env_id].vacated()
-        self._threads[self._threads.index(run.thread)] = _begin_thread(self._work)
+        self._crew.give_up(run)
         self.faults["hung"] += 1
         what = type(run.doing).__name__.lower()
         fault = Fault.lost(f"a {what} did not end within {self._limit_s(run):g} s")
@@ -216,19 +222,15 @@ class _Run:
     def __init__(self, host: ThreadHost, env_id: int, seat: Seat, command: Command, history: Sequence[Command]) -> None:
         self.env_id = env_id
         self.doing = command
-        self.thread = threading.current_thread()
         self.started_s: float | None = None
         self._host = host
         self._seat = seat
         self._commands = (*history, command)
 
-    def __call__(self) -> bool:
-        """Do it; whether the thread is still of use."""
-        self.thread = threading.current_thread()
-        waited_for = self._host.finished(self, self._result())
-        if not waited_for:
+    def __call__(self) -> None:
+        """Do it."""
+        if not self._host.finished(self, self._result()):
             self._seat.close()
-        return waited_for
 
     def _result(self) -> Result:
         *history, command = self._commands
@@ -248,31 +250,9 @@ class _Run:
         return self._seat.run(command)
 
 
-def _begin_thread(work: SimpleQueue[_Run | None]) -> threading.Thread:
-    """A daemon: one that hangs must not keep the process from ending."""
-    thread = threading.Thread(target=_labour, args=(work,), name="visualzoom-env", daemon=True)
-    thread.start()
-    return thread
-
-
-def _labour(work: SimpleQueue[_Run | None]) -> None:
-    while (run := work.get()) is not None:
-        if not run():
-            return  # another thread took this one's place
-        del run  # it holds the host, which must be free to go while this thread waits
-
-
-def _close(work: SimpleQueue[_Run | None], threads: list[threading.Thread], seats: dict[int, Seat]) -> None:
-    """Drop what has not begun, let what runs come to its end, close the environments."""
-    with suppress(Empty):
-        while True:
-            work.get_nowait()
-    for _ in threads:
-        work.put(None)
-    until_s = time.monotonic() + _CLOSING_S
-    for thread in threads:
-        if thread is not threading.current_thread():  # the last one to hold the host may be one of its own threads
-            thread.join(max(0.0, until_s - time.monotonic()))
+def _close(crew: Crew, seats: dict[int, Seat]) -> None:
+    """Let what runs come to its end, and close the environments."""
+    crew.close()
     for seat in seats.values():
         if not seat.running:
             seat.close()

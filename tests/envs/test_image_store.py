@@ -94,40 +94,57 @@ def test_a_store_gives_the_same_pixels_whatever_it_has_room_for(asked: list[tupl
 
 
 class Cache(RuleBasedStateMachine):
-    """A cache against a list in order of use."""
+    """A cache against two lists in order of use: what is cheap to make again, and what is dear."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cache = PixelCache(1000)
-        self.kept: list[tuple[str, int]] = []
+        self.kept: dict[bool, list[tuple[str, int]]] = {False: [], True: []}
 
-    @rule(key=st.sampled_from("abcdef"), size=st.integers(1, 400))
-    def keep(self, key: str, size: int) -> None:
+    def used_bytes(self, *shelves: bool) -> int:
+        return sum(num_bytes for is_dear in shelves for _, num_bytes in self.kept[is_dear])
+
+    @rule(key=st.sampled_from("abcdef"), size=st.integers(1, 400), is_dear=st.booleans())
+    def keep(self, key: str, size: int, is_dear: bool) -> None:
         given_pixels = np.full((1, size, 3), ord(key), np.uint8)
-        seen = self.cache.keep(key, given_pixels)
+        seen = self.cache.keep(key, given_pixels, is_dear=is_dear)
         assert not seen.flags.writeable
-        if key not in dict(self.kept) and 3 * size <= 1000:
-            self.kept.append((key, 3 * size))
-            while sum(num_bytes for _, num_bytes in self.kept) > 1000:
-                self.kept.pop(0)
+        if self.use(key) is None and 3 * size <= 1000:
+            while self.used_bytes(False, True) + 3 * size > 1000:
+                self.kept[not (self.used_bytes(False) > 250 or not self.kept[True])].pop(0)
+            self.kept[is_dear].append((key, 3 * size))
 
     @rule(key=st.sampled_from("abcdef"))
     def find(self, key: str) -> None:
-        found, wanted = self.cache.find(key), dict(self.kept).get(key)
-        assert (found is None) == (wanted is None)
-        if found is not None and wanted is not None:
-            assert found.nbytes == wanted
-            assert (found == ord(key)).all()
-            self.kept.remove((key, wanted))
-            self.kept.append((key, wanted))
+        found, wanted = self.cache.find(key), self.use(key)
+        assert (None if found is None else found.nbytes) == wanted
+        assert found is None or (found == ord(key)).all()
+
+    def use(self, key: str) -> int | None:
+        for shelf in self.kept.values():
+            for entry in shelf:
+                if entry[0] == key:
+                    shelf.remove(entry)
+                    shelf.append(entry)
+                    return entry[1]
+        return None
 
     @invariant()
     def bounded(self) -> None:
-        assert self.cache.used_bytes == sum(num_bytes for _, num_bytes in self.kept) <= 1000
-        assert self.cache.num_kept == len(self.kept)
+        assert self.cache.used_bytes == self.used_bytes(False, True) <= 1000
+        assert self.cache.num_kept == sum(map(len, self.kept.values()))
 
 
 TestCache = Cache.TestCase
+
+
+def test_many_looks_at_a_picture_do_not_push_it_out() -> None:
+    picture = Counted(noise(20, 20), "a")
+    store = ImageStore(max_bytes=20 * 20 * 3 + 4 * 8 * 8 * 3)
+    for left in range(12):
+        store.view(picture, Box(left, 0, left + 8, 8), ViewRule(factor_px=8, min_px=64, max_px=64), enlarge=True)
+    assert picture.num_decodes == 1
+    assert store.num_kept == 1 + 4
 
 
 def test_a_store_draws_each_picture_once_and_drops_the_least_recently_used() -> None:

@@ -43,13 +43,19 @@ def assert_equal(one: Result, other: Result) -> None:
         assert_same(one.__getattribute__(name), other.__getattribute__(name), name)
 
 
-@given(st.lists(st.lists(st.integers(0, 20), max_size=4), max_size=8), st.sampled_from((8192, 2**17, 2**22)))
-def test_what_is_unpacked_is_what_was_packed(messages: list[list[int]], num_bytes: int) -> None:
+@given(
+    st.lists(st.lists(st.integers(0, 20), max_size=4, unique=True), max_size=8),
+    st.sampled_from((8192, 2**17, 2**22)),
+    st.booleans(),
+)
+def test_what_is_unpacked_is_what_was_packed(messages: list[list[int]], num_bytes: int, is_staged: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_wire, "MAX_TASKS", 3)
         block, writer, packer, unpacker = ends(num_bytes)
         for numbers in messages:
             sent = [make_result(number) for number in numbers]
+            for result in sent if is_staged else ():
+                packer.stage(result.env_id, result.observation)
             for one, other in zip(unpacker.unpack(packer.pack(sent)), sent, strict=True):
                 assert_equal(one, other)
             writer.free(block.freed())
@@ -63,6 +69,22 @@ def test_a_task_travels_once_and_large_arrays_do_not() -> None:
     one, other = unpacker.unpack(first)[0], unpacker.unpack(second)[0]
     assert one.task is other.task
     assert not one.observation["images"][0].flags.writeable
+
+
+def test_what_was_staged_for_a_result_that_cannot_be_pickled_leaves_the_block() -> None:
+    block, writer, packer, unpacker = ends()
+    free = writer._room.free
+    bad, good = make_result(1, thing=threading.Lock()), make_result(2)
+    for result in (bad, good):
+        packer.stage(result.env_id, result.observation)
+    received = unpacker.unpack(packer.pack([bad, good]))
+    assert [one.fault is None for one in received] == [False, True]
+    assert_equal(received.pop(), good)
+    received.clear()
+    gc.collect()
+    writer.free(block.freed())
+    assert writer.num_taken == 0
+    assert writer._room.free == free
 
 
 def test_a_result_that_cannot_be_pickled_is_a_fault_and_the_others_arrive() -> None:

@@ -49,14 +49,16 @@ def test_places_never_overlap_and_all_of_them_come_back(steps: list[tuple[bool, 
     assert room.free == [(4096, 65536)]
 
 
-@given(st.lists(st.tuples(st.sampled_from(("put", "drop", "tell")), st.integers(0, 10_000)), max_size=40))
+@given(st.lists(st.tuples(st.sampled_from(("put", "stage", "drop", "tell")), st.integers(0, 10_000)), max_size=40))
 def test_what_is_held_stays_as_it_was_whatever_comes_and_goes(steps: list[tuple[str, int]]) -> None:
     block = SharedBlock(65536)
     writer = attached(block)
     held: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
     for what, number in steps:
-        if what == "put":
+        if what in ("put", "stage"):
             array = random_array(number, DTYPES[number % len(DTYPES)], (1 + number % 97, 7))
+            if what == "stage":
+                writer.stage(array)
             offset = writer.put(array)
             if offset is not None:
                 held.append((array, block.array(offset, array.shape, array.dtype.str)))

@@ -178,7 +178,7 @@ def test_a_store_takes_its_originals_from_the_node_and_gives_the_same_views(shar
     picture = ArrayPicture(noise())
     for store in (plain, one, other):
         assert np.array_equal(store.pixels(picture), noise())
-        assert store._name(picture) == picture.key
+        assert store._name(picture.key, picture) == picture.key
     assert len(list(shared.folder.glob("*.rgb"))) == 1
 
 

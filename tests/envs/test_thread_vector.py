@@ -365,7 +365,7 @@ def test_a_host_that_is_forgotten_leaves_no_thread() -> None:
 def test_the_interpreter_ends_although_a_step_hangs(python: Callable[..., str]) -> None:
     code = """
 import time, gymnasium
-from visualzoom.envs.vector.thread_host import ThreadHost, _CLOSING_S
+from visualzoom.envs.vector.thread_host import ThreadHost
 from visualzoom.envs.vector.records import Reset, Step
 class Hang(gymnasium.Env):
     def reset(self, **_): return 0, {}
