@@ -1,4 +1,7 @@
-"""FrozenLake as pictures: you are red, go to the green, keep off the blue. 25 % get there by chance, 39 % blindly.
+"""FrozenLake as pictures: you are red, go to the green, keep off the blue.
+
+The picture is what lies ahead of you: you stand in its upper left corner, and beyond the shore all is blue.
+13 % get there by chance, 39 % with the best fixed path, 82 % who only look that the next tile is not blue.
 
 visualzoom train --env frozen_lake:LakePictures-v0 --max-turns 6 --max-tokens 10 --learning-rate 3e-4
 """
@@ -16,27 +19,33 @@ from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 from visualzoom.envs import Observation
 from visualzoom.envs.foreign.show_parse import BadReply
 
-TILE_PX, CARD_PX = 28, 11  # what the built-in model knows: a cell is 28 px, and coloured cards are about so small
-ICE, HOLE, GOAL, PLAYER = (90, 90, 90), (45, 90, 230), (50, 170, 70), (220, 40, 40)
+SIZE = 4
+TILE_PX, CARD = (
+    28,
+    slice(8, 19),
+)  # what the built-in model knows: a cell is 28 px, and coloured cards are about so small
+ICE, PLAYER = (90, 90, 90), (220, 40, 40)
+COLOURS = {b"H": (45, 90, 230), b"G": (50, 170, 70)}
 DOWN, RIGHT = 1, 2
 
 
 def lake(index: int) -> dict[str, Any]:
     """Another map for each task; all episodes of a group get the same one."""
-    return {"desc": generate_random_map(size=4, seed=index), "is_slippery": False}
+    return {"desc": generate_random_map(size=SIZE, seed=index), "is_slippery": False}
 
 
 def show(place: int, info: Mapping[str, Any], world: gymnasium.Env[Any, Any]) -> Observation:
-    """The map with the player; the keys are told once."""
+    """What lies to the right of the player and below; the keys are told once."""
     game: Any = world.unwrapped
-    colours = {b"H": HOLE, b"G": GOAL}
-    cards = [colours.get(bytes(letter), ICE) for letter in game.desc.flat]
-    cards[place] = PLAYER
-    picture = np.full((4 * TILE_PX, 4 * TILE_PX, 3), ICE, dtype=np.uint8)
-    for number, colour in enumerate(cards):
-        top, left = (TILE_PX * i + (TILE_PX - CARD_PX) // 2 for i in divmod(number, 4))
-        picture[top : top + CARD_PX, left : left + CARD_PX] = colour
-    return {"text": "1 right, 2 down:" if game.lastaction is None else "", "images": (picture,)}
+    row, column = divmod(place, SIZE)
+    ahead = np.full((SIZE, SIZE), b"H")
+    ahead[: SIZE - row, : SIZE - column] = game.desc[row:, column:]
+    colours = np.array([COLOURS.get(bytes(letter), ICE) for letter in ahead.flat], dtype=np.uint8)
+    colours[0] = PLAYER
+    picture = np.full((SIZE, TILE_PX, SIZE, TILE_PX, 3), ICE, dtype=np.uint8)
+    picture[:, CARD, :, CARD] = colours.reshape(SIZE, 1, SIZE, 1, 3)
+    text = "1 right, 2 down:" if game.lastaction is None else ""
+    return {"text": text, "images": (picture.reshape(SIZE * TILE_PX, SIZE * TILE_PX, 3),)}
 
 
 def parse(reply: str) -> int:

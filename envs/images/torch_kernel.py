@@ -59,5 +59,5 @@ def _scaled(pixels: Pixels, size: Frame) -> Pixels:
 
 
 def _planes(pixels: Pixels) -> torch.Tensor:
-    """The same memory as torch's [1, 3, height, width]."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    """The same memory as torch's [1, 3, height, width]. Turned by NumPy: torch would let go of the interpreter."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1)[None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from pathlib import Path
@@ -59,14 +60,22 @@ def test_who_looks_comes_over_the_ice() -> None:
             assert paid or not (terminated or truncated)
 
 
-def test_the_picture_shows_the_map() -> None:
+@pytest.mark.parametrize("moves", [(), (RIGHT,), (DOWN, RIGHT), (RIGHT, RIGHT, RIGHT)])
+def test_the_picture_shows_what_lies_ahead(moves: tuple[int, ...]) -> None:
     env = gymnasium.make(LAKE)
-    picture = env.reset(options={"task": 5})[0]["images"][0]
-    letters = env.unwrapped.world.unwrapped.desc  # type: ignore[attr-defined]
+    picture = env.reset(options={"task": 17})[0]["images"][0]
+    game: Any = env.unwrapped.world.unwrapped  # type: ignore[attr-defined]
+    for move in moves:
+        picture = env.step(str(2 if move == DOWN else 1))[0]["images"][0]
+    row, column = divmod(game.s, 4)
     middles = picture[14::28, 14::28]
-    assert np.array_equal((middles == (45, 90, 230)).all(-1), letters == b"H")
     assert middles[0, 0].tolist() == [220, 40, 40]
-    assert middles[3, 3].tolist() == [50, 170, 70]
+    is_blue, is_green = ((middles == colour).all(-1) for colour in ((45, 90, 230), (50, 170, 70)))
+    for down, right in set(itertools.product(range(4), repeat=2)) - {(0, 0)}:
+        on_lake = row + down < 4 and column + right < 4
+        letter = game.desc[row + down, column + right] if on_lake else b"H"
+        assert bool(is_blue[down, right]) == (letter == b"H")
+        assert bool(is_green[down, right]) == (letter == b"G")
 
 
 @pytest.mark.parametrize("task", range(20))
