@@ -2,7 +2,7 @@
 
 Law: mapping there and back is the identity; `clip` stays inside and clipping twice changes nothing; a box rounded
 outwards holds the box it came from; an enlarged box holds the box it came from and lies inside the image.
-No pixels here, see images.py.
+No pixels here, see images/image_store.py.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from visualzoom.envs.boxes import Coordinates, Frame, frame_of
 from visualzoom.envs.deadline import within
@@ -83,27 +84,28 @@ class CallRunner:
         """Run as many calls as a turn may have, one after another; each sees what was shown before this turn.
 
         Raises:
-            TimeoutError: A tool took too long.
+            TimeoutError: A tool, or the drawing of its image, took too long.
         """
         most = episode.limits.max_calls
         turn = _Turn(episode)
         for call in calls[:most]:
-            outcome = self._outcome(episode, call)
-            if episode.is_last_turn:  # nothing is shown any more
-                turn.add(call, outcome, None)
-            else:
-                turn.add(call, outcome, self.eye.made(outcome, episode.seen, self.rule, enlarge=self.upscale))
+            done = within(episode.limits.tool_timeout_s, partial(self._done, episode, call))
+            turn.add(call, *done)
         if len(calls) > most:
             turn.results.append(_too_many(len(calls) - most, most))
         return CallsDone(
             results=tuple(turn.results), images=tuple(turn.images), full=None if turn.images else turn.full
         )
 
-    def _outcome(self, episode: OpenEpisode, call: ToolCall | BadCall) -> Outcome:
+    def _done(self, episode: OpenEpisode, call: ToolCall | BadCall) -> tuple[Outcome, Shown | None]:
+        """What a call comes to, and the image that it makes; in the last turn nothing is shown any more."""
+        seen = tuple(episode.seen)
         if isinstance(call, BadCall):
-            return Outcome(error=BAD_JSON, message=call.problem)
-        sight = Sight(images=tuple(episode.seen), store=self.eye.store)
-        return within(episode.limits.tool_timeout_s, lambda: run_call(call, self.tools, sight))
+            return Outcome(error=BAD_JSON, message=f"{call.problem} {seen[0].size_told}"), None
+        outcome = run_call(call, self.tools, Sight(images=seen, store=self.eye.store))
+        if episode.is_last_turn:
+            return outcome, None
+        return outcome, self.eye.made(outcome, seen, self.rule, enlarge=self.upscale)
 
 
 @dataclass(slots=True)

@@ -46,13 +46,17 @@ class WorldConfig:
     tool: tuple[str, ...] = ("image_zoom_in_tool",)
     """Tools that the model may call: names, or module:Class."""
     protocol: str = "deepeyes-v2"
-    """Dialect between environment and model: deepeyes-v2, deepeyes-v5, qwen3, fenced-json, mini-o3, or module:Class."""
+    """Dialect between environment and model: deepeyes-v2, deepeyes-v2-legacy, deepeyes-v5, qwen3, fenced-json, mini-o3,
+    or module:Class."""
     coordinates: Literal["model", "shown", "original", "0-1000", "0-1"] = "model"
     """In which boxes are given: pixels as shown or of the original, or shares; model: as dialect or checkpoint say."""
     kernel: str = "auto"
     """What scales pictures: torch, pillow, or auto (torch, since a run has it); the run keeps its choice."""
     tool_timeout_s: float | None = None
     """Longest time of one tool call; the episode then leaves the loss. No bound if None."""
+    env_timeout_s: float | None = None
+    """Longest time of a step of an environment, a minute at least for a reset; it is then replaced, and its episode
+    leaves the loss. No bound if None."""
     max_turns: int = 2
     """Replies in an episode: the last one must answer."""
     max_images: int = 8
@@ -71,8 +75,9 @@ class WorldConfig:
         if not self.tasks and self.data is None:
             raise UsageError("no tasks: pass --data FILE (JSONL or parquet) or --tasks FAMILY")
         _at_least(1, max_turns=self.max_turns, max_images=self.max_images)
-        if self.tool_timeout_s is not None:
-            _positive(tool_timeout_s=self.tool_timeout_s)
+        for name, limit_s in (("tool_timeout_s", self.tool_timeout_s), ("env_timeout_s", self.env_timeout_s)):
+            if limit_s is not None:
+                _positive(**{name: limit_s})
         for name, low, high in (
             ("view", self.view_min_px, self.view_max_px),
             ("crop", self.crop_min_px, self.crop_max_px),

@@ -61,6 +61,8 @@ class WorldChoice:
     """What scales pictures: torch, pillow, or auto."""
     max_turns: int | None = None
     """Replies in an episode."""
+    env_timeout_s: float | None = None
+    """Longest time of a step of an environment; its episode then fails, and counts as failed."""
 
     def over(self, world: WorldConfig) -> WorldConfig:
         """The given world with what was chosen here. A chosen family replaces a data file."""
@@ -166,13 +168,12 @@ def _measure_scripted(config: EvalConfig, agent: Agent) -> Evaluated:
     """Agents without a model: no torch is loaded."""
     world = config.world.over(WorldConfig())
     source = _source(config.world, world)
-    with _pool(config, env_maker(world, source)) as envs:
+    with _pool(config, world, env_maker(world, source)) as envs:
         return evaluate(agent, envs, _indices(source, config.num_tasks), seed=config.seed)
 
 
-def _pool(config: EvalConfig, make_env: MakeEnv) -> closing[EnvPool]:
-    num_threads = choose_threads(config.machine.num_threads)
-    return closing(open_pool(make_env, env_workers=config.env_workers, num_threads=num_threads))
+def _pool(config: EvalConfig, world: WorldConfig, make_env: MakeEnv) -> closing[EnvPool]:
+    return closing(open_pool(make_env, world, env_workers=config.env_workers))
 
 
 def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
@@ -193,7 +194,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     make_env = env_maker(world, source, onlooker=opened.renderer)
     indices, policy = _indices(source, config.num_tasks), settings.policy
     found: dict[str, Evaluated] = {}
-    with _pool(config, make_env) as envs:
+    with _pool(config, world, make_env) as envs:
         for mode in dict.fromkeys(config.mode):
             agent = make_agent(
                 config.agent,

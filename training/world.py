@@ -145,17 +145,17 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     return make
 
 
-def open_pool(make_env: MakeEnv, *, env_workers: int, num_threads: int) -> EnvPool:
+def open_pool(make_env: MakeEnv, world: WorldConfig, *, env_workers: int) -> EnvPool:
     """Environments on threads of this process, or on that many Ray workers.
 
     Raises:
         ModuleNotFoundError: Workers are asked for, but Ray is not installed.
     """
     if env_workers == 0:
-        return EnvPool.here(make_env, num_threads=num_threads)
+        return EnvPool.here(make_env, step_timeout_s=world.env_timeout_s)
     from visualzoom.envs.vector.ray_host import RayHost
 
-    return EnvPool(RayHost(lambda _: make_env(), num_workers=env_workers))
+    return EnvPool(RayHost(lambda _: make_env(), num_workers=env_workers, step_timeout_s=world.env_timeout_s))
 
 
 def check_world(world: WorldConfig) -> TaskSource:

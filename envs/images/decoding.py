@@ -2,14 +2,15 @@
 
 Law: the bytes of a stranger give a picture or an `ImageError`, never anything else; a picture of more than `MAX_PIXELS`
 is refused before it is decoded; decoding takes memory in proportion to the pixels and not to what a file claims
-(`MAX_BYTES_PER_PIXEL`, the result included). Rows are turned and made opaque a strip at a time, straight into the
-result.
+(`MAX_BYTES_PER_PIXEL`, the result included), and of large pictures one is decoded at a time. Rows are turned and made
+opaque a strip at a time, straight into the result.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
+from contextlib import nullcontext
 from typing import BinaryIO
 
 import numpy as np
@@ -24,8 +25,11 @@ MAX_DATA_BYTES = 512 * 2**20
 """Larger files are refused unread: no picture of `MAX_PIXELS` needs as much."""
 MAX_BYTES_PER_PIXEL = 24
 """Peak of memory a pixel while decoding, whatever the format: decoders keep up to four copies of their own."""
+LARGE_PX = 16_000_000
+"""From here on a process decodes one picture at a time, so that many hostile ones at once need no more than one."""
 _STRIP_PX = 2**20
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_LARGE = threading.Lock()
 _QUIET = threading.Lock()  # warnings.catch_warnings changes the whole process; pixels are decoded outside it
 
 
@@ -52,7 +56,7 @@ def decode(file: BinaryIO, name: str) -> Pixels:
     """
     image, orientation = _opened(file, name)
     try:
-        with image:
+        with image, _LARGE if image.width * image.height >= LARGE_PX else nullcontext():
             return _upright_rgb(image, orientation)
     except Exception as problem:  # a decoder raises whatever a stranger's bytes lead it to
         raise ImageError(f"{name} is corrupt: {_reason(problem)}; save it again or leave it out") from problem

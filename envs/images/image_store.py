@@ -1,4 +1,4 @@
-"""The store of pixels: each picture is decoded or drawn once a process, each view of it made once.
+"""The store of pixels: each picture is decoded or drawn once, each view of it made once.
 
 Law: a store gives the same pixels whatever it has room for; it never keeps more than `max_bytes`; threads that want
 one thing at once wait for one to make it; what it hands out is read-only and shared. It pickles without its contents.
@@ -154,8 +154,9 @@ class ImageStore:
         return name, self._cache.keep(name, pixels, is_dear=True)
 
     def _named(self, key: str, picture: Picture) -> _Original:
-        if self.shared is not None:
-            return self.shared.get(key, picture.width_px, picture.height_px, lambda: _pixels(picture))
+        shared = self.shared
+        if shared is not None:
+            return shared.get(key, picture.width_px, picture.height_px, lambda: _pixels(picture))
         pixels = _pixels(picture)
         return content_key(pixels), pixels
 
@@ -203,10 +204,17 @@ class DefaultStores:
     def __call__(self, kernel: str = "auto") -> ImageStore:
         """The store of those that use this kernel."""
         name = chosen_kernel(kernel)
+        found = self._stores.get(name)
+        if found is not None:
+            return found
+        made = ImageStore(kernel=name)  # without the lock: a kernel of the user's may import anything
         with self._lock:
-            if name not in self._stores:
-                self._stores[name] = ImageStore(kernel=name, shared=self._shared)
-            return self._stores[name]
+            made.shared = self._shared
+            return self._stores.setdefault(name, made)
+
+    def __reduce__(self) -> str:
+        """Another process has its own."""
+        return "default_store"
 
     def share(self, shared: SharedPixels | None) -> None:
         """Have all of them, made or not made yet, keep their originals there."""

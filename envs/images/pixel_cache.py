@@ -1,4 +1,4 @@
-"""What is kept of pixels in one process: an LRU bounded in bytes, and one maker for each thing wanted at once.
+"""What is kept of pixels in one process: arrays by use, bounded in bytes, and one maker for each thing wanted at once.
 
 Law: a cache never keeps more than `max_bytes`; what is wanted by many threads at once is made once; where a maker
 fails, only its own caller sees that, and the next in line tries for itself.

@@ -25,6 +25,7 @@ from visualzoom.envs.testing.strategies import (
     tasks,
 )
 from visualzoom.envs.testing.tools import ToolSettings, check_tool, report_tool, tool_parts
+from visualzoom.envs.testing.vector_laws import check_same_as_sync
 
 __all__ = [
     "Book",
@@ -41,6 +42,7 @@ __all__ = [
     "check_environment",
     "check_picture",
     "check_protocol",
+    "check_same_as_sync",
     "check_tool",
     "encoded_images",
     "environment_machine",

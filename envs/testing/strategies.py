@@ -130,9 +130,11 @@ MODES = ("RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "I;16")
 
 @st.composite
 def encoded_images(draw: st.DrawFn, max_side_px: int = 40) -> bytes:
-    """A PNG, JPEG or WebP file of any small size, mode and EXIF orientation."""
+    """A file of any small size, format, mode and EXIF orientation; a GIF has a second frame."""
     image = Image.fromarray(draw(small_images(max_side_px)))
     kinds = {
+        "BMP": ("RGB", "L", "1", "P"),
+        "GIF": ("L", "P"),
         "PNG": tuple(mode for mode in MODES if mode != "CMYK"),
         "JPEG": ("RGB", "L", "CMYK"),
         "WEBP": ("RGB", "RGBA"),
@@ -144,7 +146,9 @@ def encoded_images(draw: st.DrawFn, max_side_px: int = 40) -> bytes:
         exif[0x0112] = draw(st.integers(1, 8))
     file = io.BytesIO()
     converted = image.convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)
-    converted.save(file, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    second_frame = [Image.new(converted.mode, converted.size)]
+    more: dict[str, Any] = {"WEBP": {"lossless": True}, "GIF": {"save_all": True, "append_images": second_frame}}
+    converted.save(file, kind, exif=exif, **more.get(kind, {}))
     return file.getvalue()
 
 

@@ -5,6 +5,7 @@ Law: every call gives an outcome; no arguments raise, and no box leaves the pict
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from visualzoom.envs.records import ToolCall
@@ -30,10 +31,11 @@ def run_call(call: ToolCall, tools: Sequence[Tool], sight: Sight) -> Outcome:
     """Find the tool, check the arguments, run it. Only a defect of the tool itself raises."""
     tool = next((tool for tool in tools if tool.name == call.name), None)
     names = [tool.name for tool in tools]
+    size = sight.images[0].size_told
     if tool is None:
-        hint = suggest(call.name[:100], names)
-        return Outcome(
-            error="unknown_tool", message=f"There is no tool of that name; there is {', '.join(names) or 'none'}.{hint}"
-        )
+        found = f"There is no tool of that name; there is {', '.join(names) or 'none'}."
+        return Outcome(error="unknown_tool", message=f"{found}{suggest(call.name[:100], names)} {size}")
     arguments = typed(call.arguments, tool.arguments)
-    return arguments if isinstance(arguments, Outcome) else tool.run(arguments, sight)
+    if isinstance(arguments, Outcome):
+        return dataclasses.replace(arguments, message=f"{arguments.message} {size}")
+    return tool.run(arguments, sight)

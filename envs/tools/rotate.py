@@ -52,7 +52,7 @@ class Rotate:
         except TooDeepError:
             message = (
                 f"Image {index} was turned and cut {MAX_SLANTS} times, more can't be followed; turn it by a "
-                "multiple of 90 degrees, or turn an earlier image."
+                f"multiple of 90 degrees, or turn an earlier image. {sight.images[index].size_told}"
             )
             return Outcome(error="too_deep", message=message, image_index=index)
         return Outcome(region=region, image_index=index, whole_image=region == before)

@@ -35,6 +35,11 @@ class Seen:
         """All of a picture, upright."""
         return cls(picture=picture, region=Region.whole(picture.width_px, picture.height_px), frame=frame, index=index)
 
+    @property
+    def size_told(self) -> str:
+        """A sentence for the model: how large the image is, in its own coordinates."""
+        return f"The image is {self.frame.width_px} wide and {self.frame.height_px} high."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sight:

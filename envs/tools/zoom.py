@@ -133,7 +133,7 @@ class _Zoom:
         aspect = max(sides_px) / min(sides_px)
         if aspect > self.rules.max_aspect:
             found = f"is {aspect:.0f} times as long as wide; at most {self.rules.max_aspect:g}."
-            return self._error("aspect", f"{found} {self._size()}")
+            return self._error("aspect", f"{found} {self.seen.size_told}")
         if min(sides_px) < self.rules.min_side_px and self.rules.when_small == "refuse":
             return self._too_small(*sides_px)
         return self._cut(enlarge_inside(box, self.rules.min_side_px, *canvas))
@@ -141,12 +141,12 @@ class _Zoom:
     def _cut(self, box: Box) -> Outcome:
         region = self.seen.region
         if not region.shows(box):
-            return self._error("empty_box", f"holds only the black beside the turned picture. {self._size()}")
+            return self._error("empty_box", f"holds only the black beside the turned picture. {self.seen.size_told}")
         share = area(box) / (region.size.width_px * region.size.height_px)
         whole = share >= self.rules.whole_share
         if whole and self.rules.refuse_whole:
             found = f"is {share:.0%} of the image; give less than {self.rules.whole_share:.0%} of it."
-            return self._error("whole_image", f"{found} {self._size()}")
+            return self._error("whole_image", f"{found} {self.seen.size_told}")
         part = region.crop(box)
         return Outcome(
             requested_box=self.requested,
@@ -164,15 +164,11 @@ class _Zoom:
     def _too_small(self, width_px: int, height_px: int) -> Outcome:
         frame, canvas, least = self.seen.frame, self.seen.region.size, self.rules.min_side_px
         if min(canvas) < least:
-            return self._error("too_small", f"is too small, as is any box of this image. {self._size()}")
+            return self._error("too_small", f"is too small, as is any box of this image. {self.seen.size_told}")
         across, down = frame.width_px / canvas.width_px, frame.height_px / canvas.height_px
         found = f"{width_px * across:.4g} wide and {height_px * down:.4g} high"
         allowed = f"at least {least * across:.4g} by {least * down:.4g}"
-        return self._error("too_small", f"is too small, about {found}; give {allowed}. {self._size()}")
-
-    def _size(self) -> str:
-        """How large the image is, in the model's own coordinates."""
-        return f"The image is {self.seen.frame.width_px} wide and {self.seen.frame.height_px} high."
+        return self._error("too_small", f"is too small, about {found}; give {allowed}. {self.seen.size_told}")
 
     def _error(self, code: str, found: str) -> Outcome:
         message = f"The box {_numbers(self.requested)} {found}"

@@ -41,7 +41,7 @@ class Crew:
             num_threads: Jobs that run at once at most; None for 16 or twice the number of cores, whichever is more.
             num_busy: Jobs that compute at once; None for the number of cores.
         """
-        cores = os.cpu_count() or 1
+        cores = _num_cores()
         self._num_busy = cores if num_busy is None else num_busy
         self._waiting: deque[Job] = deque()
         self._running: dict[threading.Thread, _Effort] = {}
@@ -109,6 +109,8 @@ class Crew:
             with self._lock:
                 job = self._next()
                 if job is None:
+                    self._called.notify_all()  # `close` may not have had the lock
+                    self._lookout.notify_all()
                     return
                 self._running[me] = _Effort(clock, time.monotonic(), _used_s(clock))
                 self._threads[me] = job
@@ -179,6 +181,14 @@ class _Effort:
             self.waited = used_s - self.used_s < _WAITS_BELOW * (now_s - self.glanced_s)
             self.glanced_s, self.used_s = now_s, used_s
         return self.waited
+
+
+def _num_cores() -> int:
+    """Those that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not every system has it
+        return os.cpu_count() or 1
 
 
 def _used_s(clock: int | None) -> float:

@@ -8,7 +8,8 @@ truncates its episode with `stop_reason` and `problem` in its info, and shows it
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -91,8 +92,7 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
             self._describe(observation_mode)
             self._batch = self._empty_batch()
             self._landing = Landing.of(self.single_observation_space, num_envs)
-            if self._landing is not None:
-                host.landing = self._landing.land
+            host.landing = None if self._landing is None else self._landing.land
         except BaseException:
             host.close()
             raise
@@ -114,7 +114,10 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
         seeds = layout.seed_each(seed, self.num_envs)
         chosen = [int(env_id) for env_id in np.flatnonzero(mask)]
         self._open_batch()
-        results = self._run({env_id: Reset(seed=seeds[env_id], options=passed) for env_id in chosen})
+        resets = {
+            env_id: Reset(seed=seeds[env_id]) if seed is not None else self._next_reset(env_id) for env_id in chosen
+        }
+        results = self._run({env_id: replace(one, options=passed) for env_id, one in resets.items()})
         infos: dict[str, Any] = {}
         for env_id, result in results.items():
             if result.fault is not None:
@@ -176,7 +179,7 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
             RuntimeError: Nothing was sent; or an environment throws, hangs or is lost, and `on_error` is "raise".
         """
         result = self.host.recv(timeout_s)
-        self._judge(result)
+        self._judge([result])
         self._take(result)
         return result
 
@@ -246,8 +249,7 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
             raise RuntimeError(f"{self.host.in_flight} results of send() were not received; call recv() for them first")
         self.host.send_all(commands.items())
         results = {result.env_id: result for result in self.host.recv_all()}
-        for result in results.values():
-            self._judge(result)
+        self._judge(results.values())
         return {env_id: results[env_id] for env_id in commands}
 
     def _values(self, commands: Mapping[int, Command]) -> tuple[Any, ...]:
@@ -257,15 +259,18 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
                 raise _error(result)
         return tuple(result.value for result in results)
 
-    def _judge(self, result: Result) -> None:
-        """A fault is data or an error, as was chosen; it never passes in silence."""
-        if result.fault is None or not result.ended:
-            return
-        self._num_lost[result.env_id] += 1
-        self._must_reseed[result.env_id] = True
-        if self._on_error == "raise":
-            raise _error(result)
-        _log.warning("environment %d: %s\n%s", result.env_id, result.fault.problem, result.fault.trace)
+    def _judge(self, results: Collection[Result]) -> None:
+        """A fault is data or an error, as was chosen; it never passes in silence, and takes nothing from the others."""
+        faulty = [result for result in results if result.fault is not None and result.ended]
+        for result in faulty:
+            self._num_lost[result.env_id] += 1
+            self._must_reseed[result.env_id] = True
+            if self._on_error == "end" and result.fault is not None:
+                _log.warning("environment %d: %s\n%s", result.env_id, result.fault.problem, result.fault.trace)
+        if faulty and self._on_error == "raise":
+            for result in results:
+                self._take(result)
+            raise _error(faulty[0])
 
     def _next_reset(self, env_id: int) -> Reset:
         """Chance goes on; in an environment that was made again it starts anew, the same for the same history."""

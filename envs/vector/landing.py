@@ -60,5 +60,8 @@ class Landing:
         assert self._batch is not None
         self._is_open = False
         for env_id in np.flatnonzero(~self._landed).tolist():
-            np.copyto(self._batch[env_id], observations[env_id])
+            observation = np.asarray(observations[env_id])
+            if observation.shape != self._shape[1:]:
+                raise ValueError(f"environment {env_id} shows {observation.shape}; its space is {self._shape[1:]}")
+            np.copyto(self._batch[env_id], observation)
         return self._batch

@@ -21,7 +21,6 @@ from ray import cloudpickle
 
 from visualzoom.envs.images.node_folder import sweep
 from visualzoom.envs.images.shared_pixels import SharedPixels
-from visualzoom.envs.records import StopReason
 from visualzoom.envs.vector.ray_link import RayLink, WorkerGone, WorkerSettings
 from visualzoom.envs.vector.ray_session import RaySession
 from visualzoom.envs.vector.ray_worker import Order
@@ -150,9 +149,11 @@ class RayHost:
         """Begin several: one message to each worker."""
         if not self._closing.alive:
             raise RuntimeError("the environments are closed; make new ones")
-        for env_id, command in commands:
-            if env_id in self._unreceived:
+        given = list(commands)
+        for env_id, number in Counter(env_id for env_id, _ in given).items():  # before anything is touched
+            if number > 1 or env_id in self._unreceived:
                 raise RuntimeError(f"environment {env_id} is busy; receive the result of its last command first")
+        for env_id, command in given:
             self._unreceived.add(env_id)
             shard = self._shard(env_id)
             ward = shard.wards.setdefault(env_id, _Ward())
@@ -200,10 +201,10 @@ class RayHost:
             raise RuntimeError("nothing is in flight; send a command first")
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
         while len(self._done) < wanted:
-            left_s = _POLL_S if until_s is None else min(_POLL_S, until_s - time.monotonic())
-            if left_s <= 0:
+            left_s = _POLL_S if until_s is None else until_s - time.monotonic()
+            self._poll(min(_POLL_S, max(0.0, left_s)), all_of_them=wanted == self.in_flight)
+            if left_s <= 0 and len(self._done) < wanted:
                 raise TimeoutError(f"{len(self._done)} of {wanted} results after {timeout_s:g} s; receive again")
-            self._poll(left_s, all_of_them=wanted == self.in_flight)
         results = [self._done.popleft() for _ in range(min(most or len(self._done), len(self._done)))]
         self._unreceived.difference_update(result.env_id for result in results)
         return results
@@ -212,7 +213,8 @@ class RayHost:
         """Take in what workers have to say, as soon as one has."""
         shards = [shard for shard in self._shards if shard.running]
         calls = [shard.link.collect(len(shard.running) if all_of_them else 1) for shard in shards]
-        ready, _ = ray.wait(calls, num_returns=1, timeout=timeout_s)
+        ray.wait(calls, num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0)  # whoever is ready is not silent
         for shard, call in zip(shards, calls, strict=True):
             try:
                 if call in ready:
@@ -234,8 +236,15 @@ class RayHost:
         shard.running.update(order[0] for order in sent)
         try:
             shard.link.deliver(sent)
-        except Exception as problem:  # an action that can't be pickled may raise anything
-            self._take(shard, [Result.failed(order[0], Fault.of(problem)) for order in sent])
+        except Exception:  # an action that can't be pickled may raise anything; the others are sent all the same
+            for order in sent:
+                self._deliver_alone(shard, order)
+
+    def _deliver_alone(self, shard: _Shard, order: Order) -> None:
+        try:
+            shard.link.deliver([order])
+        except Exception as problem:
+            self._take(shard, [Result.failed(order[0], Fault.of(problem))])
 
     def _order(self, shard: _Shard, env_id: int) -> Order | None:
         """What to send; None if it is over before it has begun."""
@@ -243,12 +252,13 @@ class RayHost:
         assert ward.command is not None
         if not ward.is_lost:
             return env_id, ward.command, ()
-        if not self._replays and isinstance(ward.command, Step | Stop) and ward.story.has_episode:
+        is_over = not self._replays and ward.story.has_episode
+        if is_over and isinstance(ward.command, Step | Stop):
             self._finish(shard, Result.failed(env_id, Fault.lost("its worker died")))
             return None
         history = ward.story.needed_for(ward.command) if self._replays else ()
         self.faults["replayed"] += any(isinstance(command, Reset) for command in history)
-        ward.is_lost = False
+        ward.is_lost = is_over and not isinstance(ward.command, Reset)  # its next step is to be told
         return env_id, ward.command, history
 
     def _take(self, shard: _Shard, results: Sequence[Result]) -> None:
@@ -267,8 +277,7 @@ class RayHost:
         ward.story.tell(ward.command, result)
         ward.command = None
         if result.fault is not None:
-            lost = result.fault.stop_reason == StopReason.WORKER_LOST
-            self.faults["lost" if lost else "raised"] += 1
+            self.faults[result.fault.kind] += 1
         self._done.append(result)
 
     def _lose(self, shard: _Shard, problem: str) -> None:

@@ -80,10 +80,11 @@ class RayLink:
 
     def deliver(self, orders: Sequence[Order]) -> None:
         """Send commands, and word of the pixels that nobody looks at any more."""
-        freed = [] if self._block is None else self._block.freed()
         env_ids = [env_id for env_id, _, _ in orders]
+        packed = _dumps(orders)  # first: if it raises, no place in the block is forgotten
+        freed = [] if self._block is None else self._block.freed()
         with suppress(RayError):
-            self._actor.deliver.options(num_returns=0).remote(env_ids, _dumps(orders), freed)
+            self._actor.deliver.options(num_returns=0).remote(env_ids, packed, freed)
 
     def collect(self, wanted: int) -> Any:
         """Ask for that many results; the reference to wait for."""
@@ -99,7 +100,7 @@ class RayLink:
         """The results that the call of `collect` gave, perhaps none.
 
         Raises:
-            WorkerGone: It died.
+            WorkerGone: It died, or what it gave can't be opened here.
         """
         try:
             data: bytes = ray.get(self._collecting)
@@ -107,7 +108,10 @@ class RayLink:
             raise WorkerGone(_reason(problem)) from problem
         self._collecting = None
         self._heard = True
-        return self._unpacker.unpack(data)
+        try:
+            return self._unpacker.unpack(data)
+        except Exception as problem:  # an object of the user's may raise anything; running alone will tell which one
+            raise WorkerGone(f"a result can't be opened here: {type(problem).__name__}: {problem}") from problem
 
     def check_silence(self) -> None:
         """See whether the call of `collect` takes too long.

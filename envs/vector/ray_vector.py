@@ -1,6 +1,6 @@
 """A vector environment whose environments live in Ray workers, on this machine or on many.
 
-Law: that of vector.py, for any number of workers, and whichever of them die.
+Law: that of hosted.py, for any number of workers, and whichever of them die.
 """
 
 from __future__ import annotations

@@ -95,18 +95,29 @@ class Fault:
     """`env_error` if it threw, `worker_lost` if it hung or died."""
     problem: str
     """Type and message, for tables and logs."""
+    kind: Literal["raised", "hung", "lost"] = "raised"
+    """For counting."""
     trace: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, thrown: BaseException) -> Fault:
         """Keep the words and the place, not the exception: its frames would hold the environment alive."""
         trace = "".join(traceback.format_exception(thrown))
-        return cls(stop_reason=StopReason.ENV_ERROR, problem=f"{type(thrown).__name__}: {thrown}", trace=trace)
+        try:
+            problem = f"{type(thrown).__name__}: {thrown}"
+        except Exception:  # it can't even be told
+            problem = type(thrown).__name__
+        return cls(stop_reason=StopReason.ENV_ERROR, problem=problem, trace=trace)
+
+    @classmethod
+    def hung(cls, problem: str) -> Fault:
+        """The environment did not answer in time."""
+        return cls(stop_reason=StopReason.WORKER_LOST, problem=problem, kind="hung")
 
     @classmethod
     def lost(cls, problem: str) -> Fault:
-        """The environment did not answer."""
-        return cls(stop_reason=StopReason.WORKER_LOST, problem=problem)
+        """The environment went down with its process."""
+        return cls(stop_reason=StopReason.WORKER_LOST, problem=problem, kind="lost")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

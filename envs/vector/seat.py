@@ -52,7 +52,9 @@ class Seat:
         self.running = True
         try:
             return self._run(command)
-        except (Exception, SystemExit) as thrown:  # the boundary of foreign code
+        except (
+            BaseException
+        ) as thrown:  # the boundary of foreign code; no interrupt of the user's comes to these threads
             if isinstance(command, Call | Assign):  # a wrong name is no reason to lose an episode
                 return Result(env_id=self._env_id, fault=Fault.of(thrown))
             self._faulted = True
@@ -71,7 +73,7 @@ class Seat:
         """Close the environment if there is one; what that throws is of no use to anybody."""
         env, self._env = self._env, None
         if env is not None:
-            with suppress(Exception):
+            with suppress(BaseException):
                 env.close()
 
     def _run(self, command: Command) -> Result:

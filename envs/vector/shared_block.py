@@ -86,7 +86,7 @@ class BlockWriter:
         self._staged: dict[int, tuple[int, Array]] = {}
         """Offset and array by identity: in the block, and not told to the reader yet."""
         self._lock = threading.Lock()
-        """Guards all of the above; arrays are copied without it."""
+        """Guards all of the above."""
 
     @classmethod
     def attach(cls, address: BlockAddress) -> BlockWriter | None:
@@ -112,10 +112,14 @@ class BlockWriter:
             if id(array) in self._staged or self._kept_at(array) is not None:
                 return
             offset = self._room.take(array.nbytes)
-            if offset is None:
-                return
-            self._staged[id(array)] = offset, array
+        if offset is None:
+            return
         self._look(array, offset)[...] = array
+        with self._lock:  # nobody hears of a place before it is filled; if a sibling was faster, this copy is in vain
+            if id(array) in self._staged:
+                self._room.give_back(offset)
+            else:
+                self._staged[id(array)] = offset, array
 
     def unstage(self, array: Array) -> None:
         """Give the place back if the array was staged and never put."""

@@ -6,6 +6,7 @@ over its deadline is a fault: its thread and its environment are left behind, an
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -38,7 +39,7 @@ class ThreadHost:
 
         Args:
             make_env: Makes the environment of a number.
-            num_threads: Commands that run at once at most; None for 16 or twice the number of cores.
+            num_threads: Commands that run at once at most; None for 16 or twice the number of cores, whichever is more.
             num_busy: Commands that compute at once, while others wait; None for the number of cores.
             step_timeout_s: Longest time for a step; a reset has no less than a minute. None for no bound.
             tracks_generator: Whether a reset without a seed reports the state of chance before it.
@@ -64,7 +65,7 @@ class ThreadHost:
         self._changed = threading.Condition()
         """Guards all of the above."""
         self._crew = Crew(num_threads, num_busy)
-        self._closing = weakref.finalize(self, _close, self._crew, self._seats)
+        self._closing = weakref.finalize(self, _close, self._crew, self._seats, os.getpid())
 
     @property
     def in_flight(self) -> int:
@@ -156,7 +157,7 @@ class ThreadHost:
                 return False
             del self._running[run.env_id]
             if result.fault is not None:
-                self.faults["raised"] += 1
+                self.faults[result.fault.kind] += 1
             self._done.append(result)
             if len(self._done) >= self._wanted:
                 self._changed.notify()
@@ -209,11 +210,11 @@ class ThreadHost:
     def _give_up(self, run: _Run) -> None:
         del self._running[run.env_id]
         self._seats[run.env_id] = self._seats[run.env_id].vacated()
-        self._crew.give_up(run)
-        self.faults["hung"] += 1
         what = type(run.doing).__name__.lower()
-        fault = Fault.lost(f"a {what} did not end within {self._limit_s(run):g} s")
+        fault = Fault.hung(f"a {what} did not end within {self._limit_s(run):g} s")
+        self.faults[fault.kind] += 1
         self._done.append(Result.failed(run.env_id, fault))
+        self._crew.give_up(run)
 
 
 class _Run:
@@ -228,8 +229,12 @@ class _Run:
         self._commands = (*history, command)
 
     def __call__(self) -> None:
-        """Do it."""
-        if not self._host.finished(self, self._result()):
+        """Do it; whatever is wrong, there is a result."""
+        try:
+            result = self._result()
+        except BaseException as thrown:
+            result = Result.failed(self.env_id, Fault.of(thrown))
+        if not self._host.finished(self, result):
             self._seat.close()
 
     def _result(self) -> Result:
@@ -250,8 +255,10 @@ class _Run:
         return self._seat.run(command)
 
 
-def _close(crew: Crew, seats: dict[int, Seat]) -> None:
-    """Let what runs come to its end, and close the environments."""
+def _close(crew: Crew, seats: dict[int, Seat], pid: int) -> None:
+    """Let what runs come to its end, and close the environments; a forked child leaves them to its parent."""
+    if os.getpid() != pid:
+        return
     crew.close()
     for seat in seats.values():
         if not seat.running:

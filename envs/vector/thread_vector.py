@@ -1,6 +1,6 @@
 """A vector environment on threads of this process: the default on one machine.
 
-Law: that of vector.py. No process, no copy: images are shared with the store, read-only.
+Law: that of hosted.py. No process, no copy: images are shared with the store, read-only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ThreadVectorEnv(HostedVectorEnv):
 
         Args:
             env_fns: Each makes one; called again after a fault.
-            num_threads: Environments that step at once; None for 16 or the number of cores, whichever is more.
+            num_threads: Environments that step at once; None for 16 or twice the number of cores, whichever is more.
             step_timeout_s: Longest time for a step; a reset has no less than a minute. What takes longer ends as
                 `worker_lost`. None for no bound.
             copy: As of `HostedVectorEnv`.

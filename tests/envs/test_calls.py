@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 
 from visualzoom.envs import Episode, ImageStore, Outcome, Sight, ViewRule, VisualZoomEnv, function_schema
 from visualzoom.envs.boxes import COORDINATES, Coordinates, Frame, FramedBox, frame_of
+from visualzoom.envs.images.kernels import PillowKernel
+from visualzoom.envs.records import Pixels
 from visualzoom.envs.testing import call_text, make_task, make_tasks
 from visualzoom.envs.tools.zoom import ZoomIn
 
@@ -87,6 +90,33 @@ def test_a_tool_over_its_time_ends_the_episode_without_a_reward() -> None:
     assert time.monotonic() - began_s < 5
     assert (reward, terminated, truncated, info["stop_reason"]) == (0.0, False, True, "tool_timeout")
     assert cast(Episode, info["record"]).reward is None
+
+
+class Sluggish(PillowKernel):
+    """Takes its time, from a moment on."""
+
+    name = "sluggish"
+    wait_s = 0.0
+
+    def resize(self, pixels: Pixels, width_px: int, height_px: int) -> Pixels:
+        time.sleep(self.wait_s)
+        return super().resize(pixels, width_px, height_px)
+
+
+def test_the_time_of_a_call_includes_the_drawing_of_its_image() -> None:
+    kernel = Sluggish()
+    env = make_env(tool_timeout_s=0.2, store=ImageStore(kernel=kernel))
+    kernel.wait_s = 30.0
+    began_s = time.monotonic()
+    assert env.step(GOOD)[4]["stop_reason"] == "tool_timeout"
+    assert time.monotonic() - began_s < 10
+
+
+@pytest.mark.parametrize("call", ['{"name": "other"}', '{"name": "image_zoom_in_tool", "arguments": {}}', '{"name'])
+def test_every_error_names_the_size_of_the_image(call: str) -> None:
+    result = make_env().step(f"<tool_call>{call}</tool_call>")[4]["tool_results"][0]
+    assert result["error"] in ("unknown_tool", "bad_arguments", "bad_json")
+    assert re.search(r"The image is \d+ wide and \d+ high\.$", result["message"])
 
 
 @given(coordinates=st.sampled_from(COORDINATES), box=st.tuples(*[st.integers(0, 99)] * 4))

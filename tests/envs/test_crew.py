@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,10 +150,14 @@ def test_an_idle_thread_holds_nothing_of_its_last_job() -> None:
 
 def test_it_can_be_closed_by_one_that_holds_its_lock() -> None:
     """As the garbage collector may do, which comes in the middle of anything."""
-    workers = Crew(2, 1)
+    done = threading.Event()
+    workers = Crew(3, 1)
     with workers._lock:
         start_s = time.monotonic()
         workers.close()
         assert time.monotonic() - start_s < 5
-    with pytest.raises(IndexError):
-        workers._waiting.popleft()
+        workers._called.notify()  # the one in whose turn it was goes on
+    threads = list(workers._threads)
+    assert until(lambda: not any(thread.is_alive() for thread in threads))
+    workers.put(done.set)
+    assert not done.wait(0.05)

@@ -112,6 +112,17 @@ def test_sixteen_bits_of_grey_keep_their_upper_eight() -> None:
     assert decoded(encoded(Image.fromarray(deep)))[0, :, 0].tolist() == [0, 0, 0xAB, 0xFF]
 
 
+def test_sixteen_bits_of_colour_keep_their_upper_eight() -> None:
+    """Pillow writes no such file, so it is made of its parts."""
+    deep = np.array([[[0x00FF, 0xABCD, 0xFFFF], [0x1234, 0, 0x8001]]], dtype=">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in parts:
+        data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    assert decoded(data).tolist() == [[[0, 0xAB, 0xFF], [0x12, 0, 0x80]]]
+
+
 def test_inks_of_a_printer_that_are_stored_inverted_are_not_shown_inverted() -> None:
     inks = Image.new("CMYK", (8, 8), (0, 255, 255, 0))  # red; Pillow marks its files as Adobe does
     data = encoded(inks, "JPEG", quality=100)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,18 @@ def cart_pole() -> gymnasium.Env[Any, Any]:
     return gymnasium.make("CartPole-v1", max_episode_steps=12)
 
 
+class TwoWords(Exception):
+    """Can be pickled, but not opened again: it keeps one word of two."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
 class Odd(gymnasium.Env[Any, Any]):
-    """What the action says: 0 nothing, 1 ends, 2 raises, 3 hangs, 4 kills its process, 5 waits, 6 can't be pickled."""
+    """What the action says: 0 nothing, 1 ends, 2 raises, 3 hangs, 4 kills its process, 5 waits, 6 can't be pickled, 7 not opened."""
 
     observation_space = Dict({"steps": Discrete(1000), "noise": Box(0, 255, LARGE, np.uint8)})
-    action_space = Discrete(7)
+    action_space = Discrete(8)
 
     def __init__(self) -> None:
         self.num_steps = 0
@@ -74,7 +82,9 @@ class Odd(gymnasium.Env[Any, Any]):
         if action == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep({3: 30.0, 5: 0.4}.get(int(action), 0.0))
-        info = {"lock": threading.Lock()} if action == 6 else {"pid": os.getpid()}
+        info: dict[str, Any] = {"lock": threading.Lock()} if action == 6 else {"pid": os.getpid()}
+        if action == 7:
+            info["error"] = TwoWords("one", "two")
         return self._seen(), float(action), action == 1, False, info
 
     def _seen(self) -> Any:
@@ -233,6 +243,52 @@ def test_an_environment_that_kills_its_worker_is_given_up_and_no_other(odd_host:
     assert not vector.step(np.zeros(6, dtype=np.int64))[3].any(), "it begins anew"
 
 
+def test_a_result_that_cannot_be_opened_ends_its_own_episode_only(odd_host: RayHost) -> None:
+    vector = HostedVectorEnv(odd_host, 4)
+    vector.reset(seed=1)
+    _, _, _, truncated, infos = vector.step(np.array([0, 7, 0, 0]))
+    assert truncated.tolist() == [False, True, False, False]
+    assert "can't be opened" in infos["problem"][1]
+    assert not vector.step(np.zeros(4, dtype=np.int64))[3].any()
+
+
+def test_what_cannot_be_sent_takes_nothing_from_what_goes_with_it(odd_host: RayHost) -> None:
+    odd_host.send_all((env_id, Reset(seed=env_id)) for env_id in (0, 2, 4))
+    odd_host.recv_all(20)
+    odd_host.send_all([(0, Step(action=0)), (2, Step(action=threading.Lock())), (4, Step(action=0))])
+    ended = {one.env_id: one.fault is not None for one in odd_host.recv_all(20)}
+    assert ended == {0: False, 2: True, 4: False}
+
+
+def test_one_may_ask_without_waiting(odd_host: RayHost) -> None:
+    odd_host.send(0, Reset(seed=0))
+    results, until_s = [], time.monotonic() + 20
+    while not results and time.monotonic() < until_s:
+        with suppress(TimeoutError):
+            results.append(odd_host.recv(timeout_s=0))
+    assert results[0].observation is not None
+
+
+def test_a_driver_that_was_away_for_long_loses_no_worker(session: None) -> None:
+    host = RayHost(lambda _: Odd(), num_workers=3, silence_timeout_s=2.0)
+    try:
+        host.send_all((env_id, Reset(seed=env_id)) for env_id in range(3))
+        host.recv_all(20)
+        host.send_all((env_id, Step(action=0)) for env_id in range(3))
+        host.recv(20)
+        time.sleep(3)
+        assert [one.fault for one in host.recv_all(20)] == [None, None]
+        assert host.faults["restarted"] == 0
+    finally:
+        host.close()
+
+
+def test_commands_of_which_one_is_too_many_are_all_refused(odd_host: RayHost) -> None:
+    with pytest.raises(RuntimeError, match="environment 1 is busy"):
+        odd_host.send_all([(0, Reset(seed=0)), (1, Reset(seed=0)), (1, Reset(seed=0))])
+    assert odd_host.in_flight == 0
+
+
 def test_what_throws_hangs_or_cannot_be_sent_ends_one_episode_each(odd_host: RayHost) -> None:
     vector = HostedVectorEnv(odd_host, 5)
     vector.reset(seed=1)
@@ -245,7 +301,7 @@ def test_what_throws_hangs_or_cannot_be_sent_ends_one_episode_each(odd_host: Ray
     assert infos["problem"][0] == "ValueError: the world fell over"
     assert "a step did not end within 2 s" in infos["problem"][1]
     assert "pickle" in infos["problem"][3]
-    assert odd_host.faults - before == {"raised": 2, "lost": 1}
+    assert odd_host.faults - before == {"raised": 2, "hung": 1}
     assert not vector.step(np.zeros(5, dtype=np.int64))[3].any()
     vector.send(0, Step(action=threading.Lock()))
     assert "pickle" in vector.recv(timeout_s=5).info["problem"]
@@ -360,6 +416,16 @@ def test_workers_find_the_users_modules_and_files_and_end_with_the_driver_that_f
     assert said == "['hello1', 'hello1']"
     assert gone_within(10, [int(pid) for pid in pids])
     assert not Path(folder).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_workers", "num_envs", "threads"), [(4, 2, 1), (2, 64, 3), (5, 13, 8), (8, 64, 1)])
+def test_any_number_of_workers_and_threads_gives_the_same_bits(num_workers: int, num_envs: int, threads: int) -> None:
+    fns = [zoom_env] * num_envs
+    sync, calls = SyncVectorEnv(fns), [(call_text(1, 2, 50, 60), "<answer>A</answer>", "nothing")]
+    actions = [tuple(calls[0][(turn + env) % 3] for env in range(num_envs)) for turn in range(6)]
+    with RayVectorEnv(fns, num_workers=num_workers, threads_per_worker=threads) as vector:
+        check_same_as_sync(vector, sync, actions, seed=num_envs)
 
 
 @pytest.mark.slow

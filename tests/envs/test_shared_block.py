@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,56 @@ def test_a_view_holds_the_place_and_nobody_can_write_there() -> None:
     del corner
     gc.collect()
     assert block.freed() == [offset]
+
+
+def test_what_is_staged_is_in_the_block_before_it_is_put_and_can_be_taken_back() -> None:
+    block = SharedBlock(65536)
+    writer = attached(block)
+    free, array = writer._room.free, random_array(1)
+    writer.stage(array)
+    taken = writer._room.free
+    assert taken != free
+    writer.stage(array)
+    assert writer._room.free == taken
+    offset = writer.put(array)
+    assert offset is not None
+    assert writer._room.free == taken
+    assert np.array_equal(block.array(offset, array.shape, array.dtype.str), array)
+    gc.collect()
+    writer.free(block.freed())
+    assert writer._room.free == free
+    writer.stage(array)
+    writer.unstage(array)
+    assert writer._room.free == free
+
+
+def test_nobody_hears_of_a_place_before_it_is_filled() -> None:
+    block = SharedBlock(2**20)
+    writer = attached(block)
+    array = random_array(1)
+    copy_into, reached, gate = BlockWriter._look, threading.Event(), threading.Event()
+
+    def slowly(self: BlockWriter, one: np.ndarray[Any, Any], offset: int) -> np.ndarray[Any, Any]:
+        if threading.current_thread() is slow:
+            reached.set()
+            gate.wait(20)
+        return copy_into(self, one, offset)
+
+    slow = threading.Thread(target=lambda: writer.stage(array))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockWriter, "_look", slowly)
+        slow.start()
+        assert reached.wait(20)
+        writer.stage(array)
+        offset = writer.put(array)
+        assert offset is not None
+        seen = block.array(offset, array.shape, array.dtype.str)
+        assert np.array_equal(seen, array)
+        gate.set()
+        slow.join(20)
+    assert np.array_equal(seen, array)
+    writer.unstage(array)
+    assert writer.num_taken == 1
 
 
 def test_an_array_that_siblings_share_is_there_once() -> None:

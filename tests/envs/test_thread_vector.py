@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import threading
@@ -75,6 +76,46 @@ class Odd(gymnasium.Env[Any, Any]):
 
     def close(self) -> None:
         self.num_closed += 1
+
+
+class Unspeakable(Exception):
+    """Can't even be told."""
+
+    def __str__(self) -> str:
+        raise OSError("no words")
+
+
+@pytest.mark.parametrize("thrown", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(3), Unspeakable()])
+def test_whatever_is_thrown_there_is_a_result(thrown: BaseException) -> None:
+    class Throws(Odd):
+        def step(self, action: int) -> Any:
+            raise thrown
+
+        def close(self) -> None:
+            raise thrown
+
+    with ThreadVectorEnv([Throws] * 3, num_threads=2) as vector:
+        for _ in range(2):
+            vector.reset(seed=0)
+            assert vector.step([0] * 3)[3].all()
+
+
+def test_chance_goes_on_in_the_same_way_after_a_loss_whoever_resets() -> None:
+    def play() -> Any:
+        with odd_vector(autoreset_mode="Disabled") as vector:
+            vector.reset(seed=3)
+            truncated = vector.step([0, 2, 0])[3]
+            return vector.reset(options={"reset_mask": truncated})[0][1][0].tolist()
+
+    assert play() == play()
+
+
+def test_an_error_that_is_raised_takes_nothing_from_the_others() -> None:
+    with odd_vector(on_error="raise") as vector:
+        vector.reset(seed=0)
+        with pytest.raises(RuntimeError, match="the world fell over"):
+            vector.step([1, 2, 0])
+        assert vector.step([0, 0, 0])[0][0], "the first one had ended, and is reset"
 
 
 def odd_vector(num_envs: int = 3, **options: Any) -> ThreadVectorEnv:
