@@ -114,9 +114,9 @@ def test_the_time_of_a_call_includes_the_drawing_of_its_image() -> None:
 
 @pytest.mark.parametrize("call", ['{"name": "other"}', '{"name": "image_zoom_in_tool", "arguments": {}}', '{"name'])
 def test_every_error_names_the_size_of_the_image(call: str) -> None:
-    result = make_env().step(f"<tool_call>{call}</tool_call>")[4]["tool_results"][0]
-    assert result["error"] in ("unknown_tool", "bad_arguments", "bad_json")
-    assert re.search(r"The image is \d+ wide and \d+ high\.$", result["message"])
+    observation, *_, info = make_env().step(f"<tool_call>{call}</tool_call>")
+    assert errors(info)[0] in ("unknown_tool", "bad_arguments", "bad_json")
+    assert re.search(r"The image is \d+ wide and \d+ high\.", observation["text"])
 
 
 @given(coordinates=st.sampled_from(COORDINATES), box=st.tuples(*[st.integers(0, 99)] * 4))

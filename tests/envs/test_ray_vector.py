@@ -26,7 +26,7 @@ from visualzoom.envs.testing import call_text, make_tasks
 from visualzoom.envs.testing.vector_laws import assert_same, check_same_as_sync
 from visualzoom.envs.vector.hosted import HostedVectorEnv
 from visualzoom.envs.vector.make_vector import make_vector
-from visualzoom.envs.vector.records import Host, Reset, Step
+from visualzoom.envs.vector.records import Host, Reset, Result, Step
 
 ray = pytest.importorskip("ray")
 
@@ -62,7 +62,7 @@ class TwoWords(Exception):
 
 
 class Odd(gymnasium.Env[Any, Any]):
-    """What the action says: 0 nothing, 1 ends, 2 raises, 3 hangs, 4 kills its process, 5 waits, 6 can't be pickled, 7 not opened."""
+    """0 does nothing, 1 ends, 2 raises, 3 hangs, 4 kills its process, 5 waits, 6 can't be pickled, 7 not opened."""
 
     observation_space = Dict({"steps": Discrete(1000), "noise": Box(0, 255, LARGE, np.uint8)})
     action_space = Discrete(8)
@@ -262,7 +262,8 @@ def test_what_cannot_be_sent_takes_nothing_from_what_goes_with_it(odd_host: RayH
 
 def test_one_may_ask_without_waiting(odd_host: RayHost) -> None:
     odd_host.send(0, Reset(seed=0))
-    results, until_s = [], time.monotonic() + 20
+    results: list[Result] = []
+    until_s = time.monotonic() + 20
     while not results and time.monotonic() < until_s:
         with suppress(TimeoutError):
             results.append(odd_host.recv(timeout_s=0))

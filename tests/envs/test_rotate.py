@@ -127,7 +127,7 @@ def test_an_image_that_was_turned_and_cut_too_often_can_be_turned_by_quarters_on
     assert (outcome.error, outcome.region) == ("too_deep", None)
     assert outcome.message == (
         "Image 0 was turned and cut 8 times, more can't be followed; turn it by a multiple of 90 degrees, or turn an "
-        "earlier image."
+        "earlier image. The image is 100 wide and 100 high."
     )
     assert rotate(90, region).error is None
 
