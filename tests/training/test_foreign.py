@@ -103,11 +103,10 @@ def test_it_can_be_trained_on(env: str, tmp_path: Path) -> None:
 
 
 class Hangs(NumberGame):
-    """Does not come back where the digit is odd."""
+    """Does not come back; a reply that is cut off at its limit does not come so far."""
 
     def step(self, action: int) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        if self._secret % 2:
-            time.sleep(600)
+        time.sleep(600)
         return super().step(action)
 
 
