@@ -127,7 +127,8 @@ class _Turn:
         elif excess is not None:
             self.full = excess
             if self.images:  # the turn goes on, so the model must be told
-                result = dataclasses.replace(result, error="too_many_images", message=_no_room(self.episode, excess))
+                message = _no_room(self.episode, excess)
+                result = dataclasses.replace(result, error="too_many_images", message=message, executed_box=None)
         self.results.append(result)
 
     def _result(self, call: ToolCall | BadCall, outcome: Outcome) -> ToolResult:

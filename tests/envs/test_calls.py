@@ -57,6 +57,7 @@ def test_a_picture_without_room_is_told_if_another_had_room_and_ends_the_episode
     env = make_env(max_images=2)
     observation, _, terminated, truncated, info = env.step(GOOD * 2)
     assert (terminated, truncated, errors(info)) == (False, False, [None, "too_many_images"])
+    assert [result["executed_box"] is None for result in info["tool_results"]] == [False, True]
     assert "2 images" in observation["text"]
     _, _, terminated, truncated, info = env.step(BAD + GOOD)
     assert (terminated, truncated, info["stop_reason"]) == (False, True, "max_images")
