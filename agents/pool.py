@@ -55,9 +55,9 @@ class EnvPool:
         self.host = host
 
     @classmethod
-    def here(cls, make_env: MakeEnv, *, step_timeout_s: float | None = None) -> EnvPool:
-        """Environments of this process, on threads; see `ThreadHost`."""
-        return cls(ThreadHost(lambda _: make_env(), step_timeout_s=step_timeout_s))
+    def here(cls, make_env: MakeEnv, *, num_threads: int = 1, step_timeout_s: float | None = None) -> EnvPool:
+        """Environments of this process, on threads; see `ThreadHost`. Each thread has memory of its own."""
+        return cls(ThreadHost(lambda _: make_env(), num_threads=num_threads, step_timeout_s=step_timeout_s))
 
     def reset(self, slots: Sequence[int], jobs: Sequence[Job]) -> list[Shown | Fault]:
         """Begin a job in each of these slots."""

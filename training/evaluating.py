@@ -173,7 +173,8 @@ def _measure_scripted(config: EvalConfig, agent: Agent) -> Evaluated:
 
 
 def _pool(config: EvalConfig, world: WorldConfig, make_env: MakeEnv) -> closing[EnvPool]:
-    return closing(open_pool(make_env, world, env_workers=config.env_workers))
+    num_threads = choose_threads(config.machine.num_threads)
+    return closing(open_pool(make_env, world, env_workers=config.env_workers, num_threads=num_threads))
 
 
 def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:

@@ -152,7 +152,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         policy=policy,
         agent=_agent(config, policy, opened, temperature=config.policy.temperature),
         source=source,
-        envs=open_pool(make_env, config.world, env_workers=config.env_workers),
+        envs=open_pool(make_env, config.world, env_workers=config.env_workers, num_threads=num_threads),
         learner=_learner(config, opened, with_values=algorithm.needs_values),
         algorithm=algorithm,
         checkpoints=checkpoints,

@@ -145,14 +145,14 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     return make
 
 
-def open_pool(make_env: MakeEnv, world: WorldConfig, *, env_workers: int) -> EnvPool:
+def open_pool(make_env: MakeEnv, world: WorldConfig, *, env_workers: int, num_threads: int) -> EnvPool:
     """Environments on threads of this process, or on that many Ray workers.
 
     Raises:
         ModuleNotFoundError: Workers are asked for, but Ray is not installed.
     """
     if env_workers == 0:
-        return EnvPool.here(make_env, step_timeout_s=world.env_timeout_s)
+        return EnvPool.here(make_env, num_threads=num_threads, step_timeout_s=world.env_timeout_s)
     from visualzoom.envs.vector.ray_host import RayHost
 
     return EnvPool(RayHost(lambda _: make_env(), num_workers=env_workers, step_timeout_s=world.env_timeout_s))

@@ -35,7 +35,7 @@ class Crew:
     """Threads of this process. Jobs must not raise."""
 
     def __init__(self, num_threads: int | None = None, num_busy: int | None = None) -> None:
-        """The threads wait for jobs.
+        """No thread is begun before it is needed: each has memory of its own.
 
         Args:
             num_threads: Jobs that run at once at most; None for 16 or twice the number of cores, whichever is more.
@@ -52,14 +52,13 @@ class Crew:
         self._num_idle = 0
         """Threads that wait to be called."""
         self._num_called = 0
-        """Those of them that were called and are not there yet."""
+        """Threads that were called or begun and are not there yet."""
         self._lock = threading.Lock()
         """Guards all of the above."""
         self._called = threading.Condition(self._lock)
         self._lookout = threading.Condition(self._lock)
         self._threads: dict[threading.Thread, Job | None] = {}
-        for _ in range(num_threads or max(_LEAST_THREADS, 2 * cores)):
-            self._hire()
+        self._most_threads = num_threads or max(_LEAST_THREADS, 2 * cores)
 
     @property
     def has_queue(self) -> bool:
@@ -73,12 +72,12 @@ class Crew:
             self._call()
 
     def give_up(self, job: Job) -> None:
-        """Count no longer on a job that runs: another thread takes the place of its own, which ends with the job."""
+        """Count no longer on a job that runs: another thread may take the place of its own, which ends with the job."""
         with self._lock:
             for thread, doing in self._threads.items():
                 if doing is job:
                     del self._threads[thread], self._running[thread]
-                    self._hire()
+                    self._call()
                     return
 
     def close(self) -> None:
@@ -99,11 +98,14 @@ class Crew:
     def _hire(self) -> None:
         """A daemon: one that hangs must not keep the process from ending."""
         thread = threading.Thread(target=self._labour, name="visualzoom-env", daemon=True)
-        self._threads[thread] = None
         thread.start()
+        self._threads[thread] = None
+        self._num_called += 1
 
     def _labour(self) -> None:
         me = threading.current_thread()
+        with self._lock:
+            self._num_called -= 1
         clock = None if pthread_getcpuclockid is None else pthread_getcpuclockid(threading.get_ident())
         while True:
             with self._lock:
@@ -139,12 +141,16 @@ class Crew:
         return None
 
     def _call(self) -> None:
-        """Wake another thread, if there is something for it to do or to look out for. The lock is held."""
+        """Have another thread, if there is something for it to do or to look out for. The lock is held."""
         has_place = len(self._running) + self._num_called < self._num_busy
         is_wanted = has_place or not (self._has_lookout or self._num_called)
-        if self._waiting and is_wanted and self._num_idle > self._num_called:
+        if not (self._waiting and is_wanted):
+            return
+        if self._num_idle > self._num_called:
             self._num_called += 1
             self._called.notify()
+        elif len(self._threads) < self._most_threads:
+            self._hire()
 
     def _idle(self) -> None:
         self._num_idle += 1

@@ -383,7 +383,7 @@ def test_closing_closes_every_environment_and_ends_every_thread() -> None:
 
     before = threading.active_count()
     vector = ThreadVectorEnv([make] * 4, num_threads=3)
-    assert threading.active_count() == before + 3
+    assert before < threading.active_count() <= before + 3
     vector.close()
     vector.close()
     vector.host.close()
