@@ -1,9 +1,10 @@
 """FrozenLake as pictures: you are red, go to the green, keep off the blue.
 
 The picture is what lies ahead of you: you stand in its upper left corner, and beyond the shore all is blue.
-13 % get there by chance, 39 % with the best fixed path, 82 % who only look that the next tile is not blue.
+Every tile nearer to the goal pays a sixth: chance earns 0.49, the best fixed path 0.55, and 0.91 who only looks that
+the next tile is not blue. (FrozenLake itself pays for the goal alone, which chance reaches once in eight.)
 
-visualzoom train --env frozen_lake:LakePictures-v0 --max-turns 6 --max-tokens 10 --learning-rate 3e-4
+visualzoom train --env frozen_lake:LakePictures-v0 --max-turns 6 --max-tokens 10 --learning-rate 6e-4 --steps 150
 """
 
 from __future__ import annotations
@@ -20,13 +21,27 @@ from visualzoom.envs import Observation
 from visualzoom.envs.foreign.show_parse import BadReply
 
 SIZE = 4
-TILE_PX, CARD = (
-    28,
-    slice(8, 19),
-)  # what the built-in model knows: a cell is 28 px, and coloured cards are about so small
+TILE_PX, CARD = 28, slice(8, 19)  # the built-in model knows cells of 28 px with coloured cards about so small
 ICE, PLAYER = (90, 90, 90), (220, 40, 40)
 COLOURS = {b"H": (45, 90, 230), b"G": (50, 170, 70)}
 DOWN, RIGHT = 1, 2
+
+
+class Nearer(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Pays for each tile of the way: 1 in all for who arrives, nothing for a hole or a bump into the shore."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """The same step, paid otherwise."""
+        game: Any = self.unwrapped
+        before = game.s
+        place, won, terminated, truncated, info = super().step(action)
+        is_nearer = place != before and (won != 0 or not terminated)
+        return place, is_nearer / (2 * SIZE - 2), terminated, truncated, info
+
+
+def make_lake(**given: Any) -> gymnasium.Env[Any, Any]:
+    """FrozenLake that pays for the way; you only move down or right, so each step is one nearer."""
+    return Nearer(gymnasium.make("FrozenLake-v1", **given))
 
 
 def lake(index: int) -> dict[str, Any]:
@@ -60,7 +75,7 @@ if "LakePictures-v0" not in gymnasium.registry:
     gymnasium.register(
         "LakePictures-v0",
         entry_point="visualzoom.envs.foreign.adapt:AdaptedEnv",
-        kwargs={"env": "FrozenLake-v1", "show": show, "parse": parse, "per_task": lake, "bad_reply_reward": -0.2},
+        kwargs={"env": make_lake, "show": show, "parse": parse, "per_task": lake, "bad_reply_reward": -0.2},
     )
 
 if __name__ == "__main__":
