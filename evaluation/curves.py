@@ -40,6 +40,8 @@ def draw_curves(rows: Rows, path: Path, *, title: str = "", summary: Mapping[str
     _forced_line(accuracy, rows, "accuracy", "{:.0%}")
     _forced_line(boxes, rows, "iou", "{:.2f}")
     for axes in (accuracy, calls, boxes, reward, length, ends):
+        if not any(len(line.get_xdata()) for line in axes.get_lines()):
+            axes.text(0.5, 0.5, "nothing to measure", transform=axes.transAxes, ha="center", color=FORCED)
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -47,7 +49,7 @@ def draw_curves(rows: Rows, path: Path, *, title: str = "", summary: Mapping[str
         axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # after all lines: it ends the automatic scaling
     for axes in (accuracy, ends):
         axes.set_ylim(-0.02, 1.02)
-    handles, labels = accuracy.get_legend_handles_labels()
+    handles, labels = reward.get_legend_handles_labels()  # every world has rewards, not every one right answers
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
     figure.suptitle("\n".join(line for line in (title, _headline(summary or {})) if line), fontsize=12)
@@ -114,8 +116,9 @@ def _ends(axes: Axes, rows: Rows) -> None:
     """Shares of the ways in which episodes of the training batches ended."""
     axes.set_title("how episodes end (training batch)", fontsize=10)
     names = sorted({key for row in rows if row.get("kind") == "train" for key in row if key.startswith("stop_")})
+    whole = [{**dict.fromkeys(names, 0.0), **row} for row in rows]  # what did not happen in a step is not in its row
     for name in names:
-        steps, values = points(rows, "train", name)
+        steps, values = points(whole, "train", name)
         axes.plot(steps, values, label=name.removeprefix("stop_"), linewidth=1.2)
     if names:
         axes.legend(fontsize=8, framealpha=0.9)
@@ -125,8 +128,14 @@ def _headline(summary: Mapping[str, object]) -> str:
     """What was run, and the figures on unseen tasks before and after, as far as they are there."""
     run = f"{summary['algorithm']}, seed {summary.get('seed')}. " if "algorithm" in summary else ""
     parts = []
-    for label, name in (("greedy", "greedy_accuracy"), ("sampled", "sampled_accuracy"), ("tool rate", "tool_rate")):
+    figures = (
+        ("greedy", "greedy_accuracy", "{:.0%}"),
+        ("sampled", "sampled_accuracy", "{:.0%}"),
+        ("reward, greedy", "greedy_reward", "{:.2f}"),
+        ("tool rate", "tool_rate", "{:.0%}"),
+    )
+    for label, name, form in figures:
         before, after = summary.get(f"{name}_before"), summary.get(f"{name}_after")
         if isinstance(before, (int, float)) and isinstance(after, (int, float)):
-            parts.append(f"{label} {before:.0%} to {after:.0%}")
+            parts.append(f"{label} {form.format(before)} to {form.format(after)}")
     return run + ("On unseen tasks: " + ", ".join(parts) if parts else "")

@@ -1,7 +1,8 @@
 """What a set of episodes shows: one record of figures, used alike by training steps and by evaluations.
 
 Law: pure; started = finished + failed. Correctness is judged here from the task's answer, whatever reward was used;
-an episode that was cut off is wrong. Boxes are measured where tools executed them, in original pixels.
+an episode that was cut off is wrong, and a world whose tasks have no answer has rewards only. Boxes are measured where
+tools executed them, in original pixels.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Measures:
     num_failed: int
     """Episodes that ended by a fault; they are in no mean."""
     accuracy: float
+    """Over the episodes whose tasks have an answer."""
     reward: float
     tool_rate: float
     """Share of episodes with at least one crop."""
@@ -40,6 +42,11 @@ class Measures:
     """Tokens that the policy wrote in a reply; NaN for agents without tokens."""
     reply_characters: float
     stop_reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """What a checkpoint is judged by: accuracy, or reward where no task has an answer."""
+        return self.reward if math.isnan(self.accuracy) else self.accuracy
 
     def values(self) -> dict[str, float]:
         """Flat figures for the metrics log."""
@@ -67,7 +74,7 @@ def measure(episodes: Sequence[Episode], reply_tokens: Iterable[int] = ()) -> Me
     return Measures(
         num_episodes=len(finished),
         num_failed=len(episodes) - len(finished),
-        accuracy=_mean(float(correct(episode)) for episode in finished),
+        accuracy=_mean(float(correct(episode)) for episode in finished if episode.task.answer),
         reward=_mean(episode.reward.total for episode in finished if episode.reward is not None),
         tool_rate=_mean(float(episode.num_looks > 0) for episode in finished),
         tool_calls=_mean(float(len(calls)) for calls in results),

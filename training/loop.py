@@ -6,6 +6,7 @@ float32, same number of threads). Nothing random is carried along: every step dr
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -92,9 +93,11 @@ def give_up(run: Run, played: Sequence[Played]) -> NoReturn:
 
 
 def examine_before(run: Run, progress: Progress) -> None:
-    """Measure the untrained model once: greedy, sampled, and with its first reply forced to begin a call."""
-    if run.state.before is None:
-        run.state.before = _examine(run, progress, "before training")
+    """Measure the untrained model once: greedy, sampled, and, where tasks have answers, with a call forced upon it."""
+    if run.state.before is not None:
+        return
+    run.state.before = _examine(run, progress, "before training")
+    if not math.isnan(run.state.before.greedy.accuracy):
         progress.phase("evaluating a forced call")
         run.state.forced = run.examine(Mode.FORCED, run.config.report.final_eval_tasks)
 
@@ -121,9 +124,9 @@ def keep_last(run: Run) -> None:
 
 def is_best(run: Run, measures: Measures) -> bool:
     """Whether no greedy evaluation was better so far."""
-    best = measures.accuracy > run.state.best_accuracy  # never of NaN: all episodes failed
+    best = measures.score > run.state.best_score  # never of NaN: all episodes failed
     if best:
-        run.state.best_accuracy = measures.accuracy
+        run.state.best_score = measures.score
     return best
 
 
@@ -131,7 +134,7 @@ def conclude(run: Run, progress: Progress) -> Summary:
     """Measure the trained model, and leave the figures and the picture of the run."""
     after = _examine(run, progress, "after training")
     state = run.state
-    assert state.before is not None and state.forced is not None  # `examine_before` came first
+    assert state.before is not None  # `examine_before` came first
     last = run.checkpoints.latest()
     summary = summarise(
         algorithm=run.config.algorithm,

@@ -19,7 +19,7 @@ from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.measure import measure
 from visualzoom.evaluation.pictures import save_episode, transcript
 from visualzoom.training.config import UsageError, WorldConfig
-from visualzoom.training.evaluating import oracle
+from visualzoom.training.evaluating import oracle, table
 from visualzoom.training.world import NoModel, coordinates_of, env_maker, open_source, unseen
 
 HOW = """Type a box as four numbers (left top right bottom, in pixels of the image as shown) to look closer,
@@ -96,13 +96,10 @@ def play_episodes(config: PlayConfig) -> int:
         (episode,) = evaluate(agent, make_env, [first + number], seed=config.seed).episodes
         episodes.append(episode)
         path = save_episode(episode, config.out, f"episode-{config.seed}-{number}")
-        print("", *transcript(episode), f"right answer: {episode.task.answer}", f"saved: {path}", sep="\n")
-    figures = measure(episodes)
+        truth = [f"right answer: {episode.task.answer}"] if episode.task.answer else []
+        print("", *transcript(episode), *truth, f"saved: {path}", sep="\n")
     if config.episodes > 1:
-        print(
-            f"\n{config.episodes} episodes: accuracy {figures.accuracy:.1%}, IoU {figures.iou:.2f}, "
-            f"{figures.tool_calls:.2f} calls an episode"
-        )
+        print("", table({config.agent: measure(episodes)}), sep="\n")
     return 0
 
 

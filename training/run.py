@@ -6,6 +6,7 @@ config.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,12 +46,13 @@ class RunState:
     """Batches of episodes trained on."""
     seconds: float = 0.0
     """Spent in training steps."""
-    best_accuracy: float = -1.0
+    best_score: float = -math.inf
     """Of the greedy evaluations so far."""
     skipped_updates: int = 0
     failed_episodes: int = 0
     before: Evaluations | None = None
     forced: Measures | None = None
+    """None also where no task has an answer."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ class Summary:
     sampled_accuracy_after: float
     forced_call_accuracy: float
     """Greedy, by the untrained model, its first reply forced to begin a call."""
+    greedy_reward_before: float
+    greedy_reward_after: float
+    sampled_reward_before: float
+    sampled_reward_after: float
     tool_rate_before: float
     tool_rate_after: float
     iou_before: float
@@ -68,7 +73,7 @@ def summarise(
     seconds: float,
     before: Evaluations,
     after: Evaluations,
-    forced: Measures,
+    forced: Measures | None,
     skipped_updates: int = 0,
     failed_episodes: int = 0,
     checkpoint: Path | None = None,
@@ -83,7 +88,11 @@ def summarise(
         greedy_accuracy_after=after.greedy.accuracy,
         sampled_accuracy_before=before.sampled.accuracy,
         sampled_accuracy_after=after.sampled.accuracy,
-        forced_call_accuracy=forced.accuracy,
+        forced_call_accuracy=math.nan if forced is None else forced.accuracy,
+        greedy_reward_before=before.greedy.reward,
+        greedy_reward_after=after.greedy.reward,
+        sampled_reward_before=before.sampled.reward,
+        sampled_reward_after=after.sampled.reward,
         tool_rate_before=before.sampled.tool_rate,
         tool_rate_after=after.sampled.tool_rate,
         iou_before=before.sampled.iou,
@@ -98,15 +107,17 @@ def summarise(
 def last_words(summary: Summary, folder: RunFolder) -> str:
     """What happened and what to look at next, for a person."""
     s, program = summary, own_name()
+    forced = f"   (a forced call without training: {s.forced_call_accuracy:.1%})"
     return "\n".join(
         (
             "",
             f"Trained with {s.algorithm} for {s.updates} steps in {s.seconds:.0f} s. On {s.eval_tasks} unseen tasks:",
-            f"  accuracy, greedy    {s.greedy_accuracy_before:6.1%} -> {s.greedy_accuracy_after:6.1%}"
-            f"   (a forced call without training: {s.forced_call_accuracy:.1%})",
-            f"  accuracy, sampled   {s.sampled_accuracy_before:6.1%} -> {s.sampled_accuracy_after:6.1%}",
-            f"  calls the tool      {s.tool_rate_before:6.1%} -> {s.tool_rate_after:6.1%}",
-            f"  IoU of its boxes    {_overlap(s.iou_before):>6} -> {_overlap(s.iou_after):>6}",
+            *_change("accuracy, greedy", s.greedy_accuracy_before, s.greedy_accuracy_after, "{:.1%}", forced),
+            *_change("accuracy, sampled", s.sampled_accuracy_before, s.sampled_accuracy_after, "{:.1%}"),
+            *_change("reward, greedy", s.greedy_reward_before, s.greedy_reward_after, "{:.2f}"),
+            *_change("reward, sampled", s.sampled_reward_before, s.sampled_reward_after, "{:.2f}"),
+            *_change("calls the tool", s.tool_rate_before, s.tool_rate_after, "{:.1%}"),
+            *_change("IoU of its boxes", s.iou_before, s.iou_after, "{:.2f}"),
             "Look next at:",
             f"  {folder.curves}   the curves",
             f"  {folder.episodes}   what the model saw and said, with its boxes drawn",
@@ -123,5 +134,9 @@ def own_name() -> str:
     return called if Path(called).name == "visualzoom" and not Path(called).is_absolute() else "visualzoom"
 
 
-def _overlap(iou: float) -> str:
-    return f"{iou:.2f}" if iou == iou else "-"  # NaN: no call was made
+def _change(name: str, before: float, after: float, form: str, remark: str = "") -> tuple[str, ...]:
+    """A line of the report; none for what was measured neither before nor after."""
+    if math.isnan(before) and math.isnan(after):
+        return ()
+    left, right = ("-" if math.isnan(value) else form.format(value) for value in (before, after))
+    return (f"  {name:<18}  {left:>6} -> {right:>6}{remark}",)

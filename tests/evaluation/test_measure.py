@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -64,6 +65,13 @@ def test_figures_by_hand() -> None:
     assert found.tool_errors == pytest.approx(1 / 3) and found.iou == pytest.approx((1 + 0.5) / 2)
     assert found.reply_tokens == 5.0 and found.reply_characters == 4.0
     assert found.values()["stop_answered"] == pytest.approx(2 / 3)
+
+
+def test_where_no_task_has_an_answer_there_is_no_accuracy_and_reward_is_the_score() -> None:
+    episode = make_episode(answer="1", reward=0.5)
+    game = dataclasses.replace(episode, task=dataclasses.replace(episode.task, answer=""))
+    assert math.isnan(measure([game]).accuracy) and measure([game]).score == 0.5
+    assert measure([game, episode]).accuracy == measure([episode]).accuracy == measure([episode]).score == 0.0
 
 
 @given(st.lists(st.sampled_from(list(StopReason))))

@@ -178,7 +178,7 @@ def test_play_lets_the_oracle_look_and_answer_and_loads_no_torch(tmp_path: Path)
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "2 episodes: accuracy 100.0%" in done.stdout
+    assert "oracle      2     1.000" in done.stdout
     assert len(list(tmp_path.glob("episode-*.png"))) == len(list(tmp_path.glob("episode-*.json"))) == 2
 
 

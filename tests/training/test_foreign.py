@@ -17,6 +17,7 @@ from gymnasium.utils.env_checker import check_env
 from number_game import NumberGame
 
 from visualzoom.envs.foreign.show_parse import ShowText
+from visualzoom.training.checkpoint import CheckpointStore
 from visualzoom.training.cli import main
 
 LAKE, NUMBER = "frozen_lake:LakePictures-v0", "number_game:NumberWords-v0"
@@ -111,10 +112,26 @@ def test_who_halves_what_is_left_wins(task: int) -> None:
 
 
 @pytest.mark.parametrize("env", FLAGS)
-def test_it_can_be_trained_on(env: str, tmp_path: Path) -> None:
+def test_it_can_be_trained_on(env: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = train(env, tmp_path / "run", steps=1, tasks_per_step=2, group_size=2, episodes_every=1)
     assert [row["kind"] for row in rows].count("train") == 1
     assert rows[-1]["failed"] == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["greedy_accuracy_after"] is None and -1 <= summary["greedy_reward_after"] <= 1
+    said = capsys.readouterr().out
+    assert "reward, greedy" in said and "accuracy, greedy" not in said and "forced call" not in said
+
+
+def test_the_best_checkpoint_of_a_world_without_answers_has_the_most_reward(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    rows = train(NUMBER, out, steps=4, tasks_per_step=8, eval_every=1, eval_tasks=12, learning_rate=3e-3)
+    rewards = {row["step"]: row["reward"] for row in rows if row["kind"] == "greedy" and 0 < row["step"] < 4}
+    store = CheckpointStore(out / "checkpoints", keep=2)
+    best, last = store.best(), store.latest()
+    assert best is not None and last is not None
+    score = last.state()["run"]["best_score"]  # type: ignore[index]
+    assert score > max(rewards.values()) if best.step == 4 else score == rewards[best.step] == max(rewards.values())
+    assert len(set(rewards.values())) > 1
 
 
 class Hangs(NumberGame):

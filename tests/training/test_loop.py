@@ -157,7 +157,7 @@ def test_a_finished_run_that_is_resumed_knows_its_best_and_logs_nothing_twice(tm
     summary = train(small(out, 1))
     assert summary is not None and latest(out).folder.samefile(out / "checkpoints" / "best")
     state: Any = latest(out).state()
-    assert state["run"]["best_accuracy"] == summary.greedy_accuracy_after
+    assert state["run"]["best_score"] == summary.greedy_accuracy_after
     train(replace(small(out, 1), out=None, resume=out))
     rows = Counter((row["kind"], row["step"]) for row in timeless(out / "metrics.jsonl"))
     assert set(rows.values()) == {1} and ("sampled", 1) in rows
