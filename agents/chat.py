@@ -246,6 +246,7 @@ def _banned_ids(tokenizer: Tokenizer, stop_ids: Sequence[int], num_ids: int) -> 
 
 RENDERERS: dict[str, str] = {
     "tiny": "visualzoom.agents.chat_families:TinyRenderer",
+    "qwen2_vl": "visualzoom.agents.chat_families:Qwen25VLRenderer",
     "qwen2_5_vl": "visualzoom.agents.chat_families:Qwen25VLRenderer",
     "qwen3_vl": "visualzoom.agents.chat_families:Qwen3VLRenderer",
 }

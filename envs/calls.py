@@ -25,6 +25,8 @@ from visualzoom.envs.views import ViewRule
 
 BAD_JSON = "bad_json"
 """Error of a call that could not be parsed; it has no name."""
+TOOL_TIMEOUT = "tool_timeout"
+"""Error of a call that was given up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +69,8 @@ class CallsDone:
     images: tuple[Shown, ...]
     full: StopReason | None = None
     """The limit that left no room for any image."""
+    timed_out: bool = False
+    """The last of these calls was given up, and no image is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,16 +87,19 @@ class CallRunner:
     def run(self, episode: OpenEpisode, calls: Sequence[ToolCall | BadCall]) -> CallsDone:
         """Run as many calls as a turn may have, one after another; each sees what was shown before this turn.
 
-        Raises:
-            TimeoutError: A tool, or the drawing of its image, took too long.
+        A call that takes too long, with the drawing of its image, is the last one that is run.
         """
         most = episode.limits.max_calls
         turn = _Turn(episode)
         for call in calls[:most]:
-            done = within(episode.limits.tool_timeout_s, partial(self._done, episode, call))
+            try:
+                done = within(episode.limits.tool_timeout_s, partial(self._done, episode, call))
+            except TimeoutError as problem:
+                given_up = turn.result(call, Outcome(error=TOOL_TIMEOUT, message=f"The call was given up: {problem}."))
+                return CallsDone(results=(*map(_unshown, turn.results), given_up), images=(), timed_out=True)
             turn.add(call, *done)
         if len(calls) > most:
-            turn.results.append(_too_many(len(calls) - most, most))
+            turn.results.append(_too_many(len(calls) - most, most, episode.seen[0].size_told))
         return CallsDone(
             results=tuple(turn.results), images=tuple(turn.images), full=None if turn.images else turn.full
         )
@@ -118,7 +125,7 @@ class _Turn:
     full: StopReason | None = None
 
     def add(self, call: ToolCall | BadCall, outcome: Outcome, image: Shown | None) -> None:
-        result = self._result(call, outcome)
+        result = self.result(call, outcome)
         excess = None if image is None else self.episode.excess([*self.images, image])
         if image is not None and excess is None:
             shown_index = len(self.episode.seen) + len(self.images)
@@ -127,11 +134,11 @@ class _Turn:
         elif excess is not None:
             self.full = excess
             if self.images:  # the turn goes on, so the model must be told
-                message = _no_room(self.episode, excess)
+                message = _no_room(self.episode, excess, num_shown=len(self.episode.seen) + len(self.images))
                 result = dataclasses.replace(result, error="too_many_images", message=message, executed_box=None)
         self.results.append(result)
 
-    def _result(self, call: ToolCall | BadCall, outcome: Outcome) -> ToolResult:
+    def result(self, call: ToolCall | BadCall, outcome: Outcome) -> ToolResult:
         seen = self.episode.seen
         in_original = outcome.image_index < len(seen) and seen[outcome.image_index].index is not None
         return ToolResult(
@@ -146,13 +153,19 @@ class _Turn:
         )
 
 
-def _too_many(num_left: int, most: int) -> ToolResult:
-    message = f"{num_left} more calls were not run; at most {most} calls are run in one reply."
+def _unshown(result: ToolResult) -> ToolResult:
+    """What was made, and never shown because the episode ended."""
+    return dataclasses.replace(result, image=None, visual_tokens=0, shown_index=None)
+
+
+def _too_many(num_left: int, most: int, size_told: str) -> ToolResult:
+    message = f"{num_left} more calls were not run; at most {most} calls are run in one reply. {size_told}"
     return ToolResult(name=None, error="too_many_calls", message=message)
 
 
-def _no_room(episode: OpenEpisode, excess: StopReason) -> str:
+def _no_room(episode: OpenEpisode, excess: StopReason, *, num_shown: int) -> str:
     limits = episode.limits
     images, tokens = f"{limits.max_images} images", f"{limits.max_visual_tokens} visual tokens"
     room = images if excess is StopReason.MAX_IMAGES else tokens
-    return f"This image could not be shown: an episode has room for {room}."
+    size = episode.seen[0].size_told
+    return f"This image could not be shown: {num_shown} were, and an episode has room for {room}. {size}"

@@ -252,17 +252,29 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         if index is None and task is None:
             raise ValueError("the snapshot's episode was begun with a Task, not an index; pass it again: task=...")
         mode, self.render_mode = self.render_mode, None  # nobody wants to watch it again
-        observation, info = self.reset(options={"task": index if task is None else task})
+        try:
+            observation, info = self._play_again(wanted, task if index is None else index)
+        except BaseException as problem:
+            self._episode = None  # half of an episode is none
+            if isinstance(problem, IndexError):
+                raise ValueError(f"the snapshot's task is not here: {problem}") from None
+            raise
+        finally:
+            self.render_mode = mode
+        self._show_people()
+        return observation, info
+
+    def _play_again(self, wanted: Snapshot, task: object) -> tuple[Observation, dict[str, Any]]:
+        observation, info = self.reset(options={"task": task})
         for reply in wanted["replies"]:
+            if self._current().stop_reason is not None:
+                break
             stop = reply["stop"]
             step = self.step(reply["text"]) if stop is None else self.stop(stop, reply["text"])
             observation, info = step[0], step[4]
-        self.render_mode = mode
-        self._show_people()
         set_chance(self.np_random, wanted["chance"])
         different = differences(self.snapshot(), wanted)
         if different:
-            self._episode = None
             raise ValueError(
                 f"the snapshot can't be restored here: {', '.join(different)} differ; make the environment as it was"
             )
@@ -296,11 +308,10 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
 
     def _look(self, episode: OpenEpisode, reply: str, parsed: Parsed) -> Step:
         """Run the calls and show what they made, unless that was the last turn or is more than may be shown."""
-        try:
-            done = self._runner.run(episode, parsed.calls)
-        except TimeoutError:
+        done = self._runner.run(episode, parsed.calls)
+        if done.timed_out:
             episode.was_stopped = True
-            return self._end(episode, StopReason.TOOL_TIMEOUT, reply)
+            return self._end(episode, StopReason.TOOL_TIMEOUT, reply, done.results)
         if episode.is_last_turn:
             return self._end(episode, StopReason.MAX_TURNS, reply, done.results)
         if done.full is not None:

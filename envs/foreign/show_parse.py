@@ -21,7 +21,10 @@ Show = Callable[[Any, Mapping[str, Any], World], "str | Observation"]
 It is called once after the reset and after each step of the world that did not end the episode.
 """
 Parse = Callable[[str], Any]
-"""From a reply to an action of the world; `BadReply` if there is none, and any other `ValueError` is taken for one."""
+"""From a reply to an action of the world; `BadReply` if there is none.
+
+Any other `ValueError` or `LookupError` is taken for one.
+"""
 
 
 class BadReply(ValueError):

@@ -39,8 +39,10 @@ def is_placeholder(text: str) -> bool:
 def fenced(text: str, label: str) -> Iterator[str]:
     """Texts of the code blocks with that label, in order; the end of the text closes the last one."""
     for piece in text.split("```")[1:]:
-        if piece[: len(label)].lower() == label and not is_placeholder(piece[len(label) :]):
-            yield piece[len(label) :]
+        word, inside = piece[: len(label)], piece[len(label) :]
+        ends = not (inside[:1].isalnum() or inside[:1] in ("-", "_", "+"))  # json5 and jsonl are other labels
+        if word.lower() == label and ends and not is_placeholder(inside):
+            yield inside
 
 
 def last_answer(reply: str, *, unclosed: bool = False) -> str | None:

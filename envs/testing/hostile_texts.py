@@ -21,6 +21,7 @@ _WRAPPERS = (
 _TAGS = (
     *("<tool_call>", "</tool_call>", "<grounding>", "</grounding>", "<answer>", "</answer>", "<think>", "</think>"),
     *("```", "```json", "<tool_response>", "</tool_response>", "<|im_end|>", "<|im_start|>assistant\n", "..."),
+    *("<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<image>"),
 )
 _JUNK = (
     *(

@@ -23,7 +23,10 @@ from visualzoom.envs.zoom_env import VisualZoomEnv
 _TAGS = (
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</answer>", "<grounding>", "</grounding>"),
     *("```json\n", "```", "<tool_response>", "</tool_response>", "<|im_end|>", "<|im_start|>assistant", "<image>"),
+    *("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
 )
+_PRINTED = "<|vision_start|><|image_pad|><|vision_end|>"
+"""An image that is none: what the model's own marks look like when the model writes them."""
 BAD_CALLS = (
     *("{", "[]", "null", '{"name": 1}', "[" * 5000, '{"name": "x", "arguments": {"a": 1e999}}', "NaN", "..."),
     '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [NaN, NaN, NaN, NaN]}}',
@@ -94,7 +97,7 @@ def actions_for(env: gymnasium.Env[Any, Any]) -> st.SearchStrategy[Any]:
 def replies_to(
     draw: st.DrawFn, protocol: WordProtocol, tools: Sequence[Tool], frame: Frame, max_characters: int
 ) -> str:
-    """What a model may reply: one call or several, an answer, both, neither, something hostile, or far too much.
+    """What a model may reply: calls, an answer, both, neither, marks of an image, something hostile, or far too much.
 
     Args:
         draw: Of Hypothesis.
@@ -104,7 +107,7 @@ def replies_to(
         max_characters: Longest reply; a longer one is sent now and then.
     """
     calls = ["call"] * 6
-    kind = draw(st.sampled_from([*calls, "calls", "answer", "both", "bad", "hostile", "long"]))
+    kind = draw(st.sampled_from([*calls, "calls", "answer", "both", "printed", "bad", "hostile", "long"]))
     if kind == "hostile":
         return draw(model_texts())
     if kind == "bad":
@@ -119,6 +122,8 @@ def replies_to(
     if kind == "calls" and draw(st.booleans()):
         called[0] = broken(called[0])
     said = [word + call for word, call in zip(words, called, strict=True)]
+    if kind == "printed":
+        said = [_PRINTED * draw(st.integers(1, 2)), *said][: draw(st.integers(1, 2))]
     return "".join([*said, protocol.render_answer("1")] if kind == "both" else said)
 
 

@@ -68,12 +68,14 @@ class _TooLargeError(Exception):
 def _refused(arguments: Mapping[str, object]) -> Outcome | None:
     """The error of arguments that are too deep, too many, or hold a number that is none."""
     try:
-        if all(map(_is_finite, _numbers(arguments))):
+        wrong = next((value for value in _numbers(arguments) if not _is_finite(value)), None)
+        if wrong is None:
             return None
     except _TooLargeError:
         limits = f"at most {MAX_VALUES} values and {MAX_DEPTH} levels are allowed"
         return Outcome(error="bad_arguments", message=f"The arguments are too large: {limits}.")
-    return Outcome(error="non_finite", message="A number is not finite; give numbers such as 12 or 34.5.")
+    given = f"The number {wrong} is" if isinstance(wrong, float) else "A whole number beyond all others is"
+    return Outcome(error="non_finite", message=f"{given} not finite; give numbers such as 12 or 34.5.")
 
 
 def _numbers(root: object) -> Iterator[float]:

@@ -6,6 +6,7 @@ Law: every call gives an outcome; no arguments raise, and no box leaves the pict
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from visualzoom.envs.records import ToolCall
@@ -25,15 +26,18 @@ TOOLS: dict[str, str] = {
     "zoom-blank": "visualzoom.envs.tools.no_look:NoLook",
 }
 """A variant has a name of its own here; the name that the model reads is the tool's."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What may be repeated to the model: no role token, tag or sentence can hide in it."""
 
 
 def run_call(call: ToolCall, tools: Sequence[Tool], sight: Sight) -> Outcome:
     """Find the tool, check the arguments, run it. Only a defect of the tool itself raises."""
     tool = next((tool for tool in tools if tool.name == call.name), None)
-    names = [tool.name for tool in tools]
     size = sight.images[0].size_told
     if tool is None:
-        found = f"There is no tool of that name; there is {', '.join(names) or 'none'}."
+        names = [tool.name for tool in tools]
+        given = f"called {call.name}" if _PLAIN_NAME.fullmatch(call.name) else "of that name"
+        found = f"There is no tool {given}; there is {', '.join(names) or 'none'}."
         return Outcome(error="unknown_tool", message=f"{found}{suggest(call.name[:100], names)} {size}")
     arguments = typed(call.arguments, tool.arguments)
     if isinstance(arguments, Outcome):

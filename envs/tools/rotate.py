@@ -45,7 +45,7 @@ class Rotate:
             raise TypeError(f"{type(arguments).__name__} was given; {self.name} takes RotateArguments")
         index = arguments.img_idx
         if not 0 <= index < len(sight.images):
-            return no_such_image(index, len(sight.images))
+            return no_such_image(index, sight)
         before = sight.images[index].region
         try:
             region = before.rotate(arguments.angle)

@@ -97,10 +97,11 @@ class Outcome:
     """A crop of (nearly) all of that image: a call that looks no closer."""
 
 
-def no_such_image(index: int, num_images: int, requested_box: tuple[float, ...] | None = None) -> Outcome:
+def no_such_image(index: int, sight: Sight, requested_box: tuple[float, ...] | None = None) -> Outcome:
     """The error of a call that looks at an image that was not shown."""
-    shown = "is image 0 only" if num_images == 1 else f"are images 0 to {num_images - 1}, in the order shown"
-    message = f"There is no image {index:g}; there {shown}."
+    last = len(sight.images) - 1
+    shown = "is image 0 only" if last == 0 else f"are images 0 to {last}, in the order shown"
+    message = f"There is no image {index:g}; there {shown}. {sight.images[0].size_told}"
     return Outcome(error="bad_image_index", message=message, requested_box=requested_box)
 
 

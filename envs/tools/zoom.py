@@ -109,7 +109,7 @@ class ZoomIn:
         index = arguments.img_idx if isinstance(arguments, ChosenZoomArguments) else 0
         left, top, right, bottom = requested = arguments.bbox_2d
         if not 0 <= index < len(sight.images):
-            return no_such_image(index, len(sight.images), tuple(requested))
+            return no_such_image(index, sight, tuple(requested))
         return _Zoom(self.rules, sight.images[index], index, (left, top, right, bottom)).outcome()
 
 

@@ -169,7 +169,13 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if not 0 <= env_id < self.num_envs:
             raise ValueError(f"environment {env_id}; there are the numbers 0 to {self.num_envs - 1}")
-        self.host.send(env_id, command)
+        if not isinstance(command, Reset):
+            self.host.send(env_id, command)
+        elif command.seed is None:
+            self.host.send(env_id, replace(command, seed=self._next_reset(env_id).seed))
+        else:
+            self.host.send(env_id, command)
+            self._seeds[env_id] = command.seed
 
     def recv(self, timeout_s: float | None = None) -> Result:
         """The next result of what was sent, as they are completed.

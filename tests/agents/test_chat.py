@@ -303,6 +303,7 @@ def test_open_renderer_knows_the_family_by_the_checkpoint(tmp_path: Path) -> Non
 def test_coordinates_are_those_of_the_family_unless_the_checkpoint_says_others(tmp_path: Path) -> None:
     assert open_renderer(ASSETS).coordinates == "shown"
     assert open_renderer(save_checkpoint(tmp_path, qwen_like_tokenizer(), "qwen3_vl")).coordinates == "0-1000"
+    assert open_renderer(save_checkpoint(tmp_path, qwen_like_tokenizer(), "qwen2_vl")).coordinates == "0-1000"
     assert open_renderer(save_checkpoint(tmp_path, qwen_like_tokenizer(), "qwen2_5_vl")).coordinates == "shown"
     (tmp_path / "visualzoom.json").write_text(json.dumps({"coordinates": "0-1"}))
     assert open_renderer(tmp_path).coordinates == "0-1"

@@ -202,10 +202,17 @@ def test_half_of_a_surrogate_pair_is_recorded_as_a_question_mark() -> None:
 
 
 def test_a_defect_of_parse_is_no_bad_reply() -> None:
+    env = make_env(parse=lambda reply: reply.number)  # the defect
+    env.reset(seed=0)
+    with pytest.raises(AttributeError):
+        env.step("2")
+
+
+def test_a_word_that_a_table_of_words_does_not_know_is_a_bad_reply() -> None:
     env = make_env(parse={"1": 1}.__getitem__)
     env.reset(seed=0)
-    with pytest.raises(KeyError):
-        env.step("2")
+    observation, *_, info = env.step("2")
+    assert info["bad_reply"] == observation["text"] and "'2'" not in observation["text"]
 
 
 @pytest.mark.parametrize(

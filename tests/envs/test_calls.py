@@ -19,7 +19,7 @@ from visualzoom.envs.boxes import COORDINATES, Coordinates, Frame, FramedBox, fr
 from visualzoom.envs.images.kernels import PillowKernel
 from visualzoom.envs.records import Pixels
 from visualzoom.envs.testing import call_text, make_task, make_tasks
-from visualzoom.envs.tools.zoom import ZoomIn
+from visualzoom.envs.tools.zoom import ZoomIn, ZoomRules
 
 BAD = "<tool_call>{</tool_call>"
 GOOD = call_text(10, 10, 60, 60)
@@ -113,11 +113,47 @@ def test_the_time_of_a_call_includes_the_drawing_of_its_image() -> None:
     assert time.monotonic() - began_s < 10
 
 
-@pytest.mark.parametrize("call", ['{"name": "other"}', '{"name": "image_zoom_in_tool", "arguments": {}}', '{"name'])
-def test_every_error_names_the_size_of_the_image(call: str) -> None:
-    observation, *_, info = make_env().step(f"<tool_call>{call}</tool_call>")
-    assert errors(info)[0] in ("unknown_tool", "bad_arguments", "bad_json")
-    assert re.search(r"The image is \d+ wide and \d+ high\.", observation["text"])
+def zoom_text(arguments: str, name: str = "image_zoom_in_tool") -> str:
+    return f'<tool_call>{{"name": "{name}", "arguments": {{{arguments}}}}}</tool_call>'
+
+
+ERRORS = {
+    "bad_json": (BAD, "call"),
+    "unknown_tool": (zoom_text("", "other"), "no tool called other"),
+    "bad_arguments": (zoom_text('"bbox_2d": "all"'), "bbox_2d is a text"),
+    "non_finite": (zoom_text('"bbox_2d": [1, 2, 3, 1' + "0" * 400 + "]"), "whole number beyond"),
+    "empty_box": (call_text(5, 5, 5, 5), "[5, 5, 5, 5]"),
+    "aspect": (call_text(0, 5, 112, 6), "[0, 5, 112, 6]"),
+    "too_small": (call_text(0, 0, 5, 5), "[0, 0, 5, 5]"),
+    "whole_image": (call_text(0, 0, 112, 112), "[0, 0, 112, 112]"),
+    "bad_image_index": (zoom_text('"bbox_2d": [1, 2, 50, 60], "img_idx": 7'), "no image 7"),
+    "too_many_calls": (call_text(10, 10, 60, 60) * 5, "1 more calls"),
+    "too_many_images": (call_text(10, 10, 60, 60) * 3, "3 were"),
+}
+STRICT = ZoomIn(ZoomRules(when_small="refuse", refuse_whole=True, max_aspect=50), choose_image=True)
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_every_error_says_what_was_given_and_the_size_of_the_image(code: str) -> None:
+    reply, given_words = ERRORS[code]
+    room = {"too_many_calls": 9, "too_many_images": 3}.get(code, 8)
+    env = make_env(tools=(STRICT,), max_images=room, tasks=[make_task(0, width_px=600, height_px=600)])
+    observation, *_, info = env.step(reply)
+    assert errors(info)[-1] == code
+    told = observation["text"]
+    assert given_words in told
+    assert re.search("The image is 112 wide and 112 high|0 <= left < right <= 112 and 0 <= top < bottom <= 112", told)
+
+
+def test_a_call_that_hangs_takes_nothing_from_those_that_were_done() -> None:
+    env = make_env(tools=("image_zoom_in_tool", Sleeper()), tool_timeout_s=0.2)
+    _, _, _, _, info = env.step(GOOD + zoom_text("", "sleep") + GOOD)
+    assert (info["stop_reason"], errors(info)) == ("tool_timeout", [None, "tool_timeout"])
+    record = cast(Episode, info["record"])
+    done, given_up = record.turns[-1].tool_results
+    assert done.executed_box is not None and done.image is None, "it was cut, and nobody saw it"
+    assert given_up.name == "sleep" and "0.2 s" in given_up.message
+    assert record.num_looks == 0
 
 
 @given(coordinates=st.sampled_from(COORDINATES), box=st.tuples(*[st.integers(0, 99)] * 4))

@@ -267,6 +267,11 @@ def test_a_block_of_json_is_a_call(reply: str) -> None:
     assert FencedJSON().parse(reply) == Parsed(calls=(zoom(),))
 
 
+@pytest.mark.parametrize("label", ["json5", "jsonl", "jsonc", "json-patch", "json_lines", "ld+json"])
+def test_a_label_that_only_begins_with_json_is_another_one(label: str) -> None:
+    assert FencedJSON().parse(f'```{label}\n{{"name": "x", "arguments": {{}}}}\n```') == Parsed()
+
+
 def test_blocks_of_other_languages_are_not_read() -> None:
     assert FencedJSON().parse(f"```\n{TEXT}\n```\n```python\n{TEXT}\n```") == Parsed()
 

@@ -149,8 +149,10 @@ def kill(host: RayHost, worker: int) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # gone, or going while it is read
+        return False
 
 
 def gone_within(seconds: float, pids: Sequence[int]) -> bool:

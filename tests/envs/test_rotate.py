@@ -114,7 +114,7 @@ def test_an_angle_that_is_none_is_an_error(angle: object, error: str) -> None:
 def test_an_image_that_was_not_shown_is_an_error(index: int) -> None:
     outcome = rotate(90, Region.whole(3, 3), Region.whole(3, 3), img_idx=index)
     message = f"There is no image {index}; there are images 0 to 1, in the order shown."
-    assert (outcome.error, outcome.message) == ("bad_image_index", message)
+    assert (outcome.error, outcome.message) == ("bad_image_index", f"{message} The image is 100 wide and 100 high.")
 
 
 def test_an_image_that_was_turned_and_cut_too_often_can_be_turned_by_quarters_only() -> None:

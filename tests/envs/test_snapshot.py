@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from hypothesis import given
@@ -76,6 +77,28 @@ def test_what_does_not_fit_is_refused_with_what_differs() -> None:
         env.restore({**kept, "version": 7})
     with pytest.raises(ValueError, match="chance"):
         env.restore({**kept, "chance": {"bit_generator": "PCG64", "state": "?"}})
+
+
+def test_a_snapshot_of_an_episode_that_would_be_over_here_is_refused() -> None:
+    env = make_env(max_images=9)
+    env.reset(seed=1)
+    played(env, [call_text(3, 3, 50, 50)] * 3)
+    other = make_env(max_images=9, max_turns=2, render_mode="rgb_array")
+    with pytest.raises(ValueError, match=r"replies, shown, stop_reason differ"):
+        other.restore(env.snapshot())
+    assert other.render_mode == "rgb_array"
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        other.step("7")
+
+
+def test_a_restore_that_fails_leaves_an_environment_that_can_be_reset_and_rendered() -> None:
+    env = make_env(render_mode="rgb_array")
+    env.reset(seed=1)
+    kept = env.snapshot()
+    with pytest.raises(ValueError, match="task"):
+        env.restore({**kept, "task": {**kept["task"], "index": 10**6}})
+    env.reset(seed=1)
+    assert env.render() is not None
 
 
 def test_a_task_given_as_such_must_be_given_again() -> None:

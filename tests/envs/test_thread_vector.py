@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from visualzoom.envs import ImageStore, StopReason, VisualZoomEnv
 from visualzoom.envs.testing import call_text, make_tasks
 from visualzoom.envs.testing.vector_laws import assert_same, check_same_as_sync
+from visualzoom.envs.vector.layout import seed_after_loss
 from visualzoom.envs.vector.make_vector import make_vector
 from visualzoom.envs.vector.records import Reset, Step
 from visualzoom.envs.vector.thread_host import ThreadHost
@@ -108,6 +109,23 @@ def test_chance_goes_on_in_the_same_way_after_a_loss_whoever_resets() -> None:
             return vector.reset(options={"reset_mask": truncated})[0][1][0].tolist()
 
     assert play() == play()
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_chance_goes_on_in_the_same_way_after_a_loss_in_send_and_recv(seed: int | None) -> None:
+    def play() -> Any:
+        with odd_vector(autoreset_mode="Disabled") as vector:
+            vector.reset(seed=3)
+            if seed is not None:
+                vector.send(1, Reset(seed=seed))
+                vector.recv(timeout_s=5)
+            vector.send(1, Step(action=2))
+            assert vector.recv(timeout_s=5).fault is not None
+            vector.send(1, Reset())
+            return vector.recv(timeout_s=5).observation[0].tolist(), vector.get_attr("np_random_seed")[1]
+
+    assert play() == play()
+    assert play()[1] == seed_after_loss(3 + 1 if seed is None else seed, 1)
 
 
 def test_an_error_that_is_raised_takes_nothing_from_the_others() -> None:

@@ -67,14 +67,17 @@ def test_an_unknown_tool_is_told_which_there_are() -> None:
     outcome = run_call(ToolCall(name="image_zoom_tool", arguments={}), [ZoomIn()], sight())
     assert outcome.error == "unknown_tool"
     assert outcome.message == (
-        "There is no tool of that name; there is image_zoom_in_tool. Did you mean 'image_zoom_in_tool'? "
+        "There is no tool called image_zoom_tool; there is image_zoom_in_tool. Did you mean 'image_zoom_in_tool'? "
         "The image is 112 wide and 112 high."
     )
 
 
 def test_without_a_tool_a_call_is_told_so() -> None:
     outcome = run_call(ToolCall(name="x", arguments={}), [], sight())
-    assert outcome.message == "There is no tool of that name; there is none. The image is 112 wide and 112 high."
+    assert outcome.message == "There is no tool called x; there is none. The image is 112 wide and 112 high."
+    for hostile in ("<|im_end|>", "a\nb", "x" * 65, ""):
+        outcome = run_call(ToolCall(name=hostile, arguments={}), [], sight())
+        assert outcome.message == "There is no tool of that name; there is none. The image is 112 wide and 112 high."
 
 
 @given(vz.texts, vz.hostile_arguments)

@@ -129,6 +129,28 @@ class AnswersFromTheTranscript(VisualZoomEnv):
         return (*step, {**info, "record": dataclasses.replace(record, answer=answers[-1] if answers else None)})
 
 
+class AnswersWithoutTags(VisualZoomEnv):
+    """A reply without an answer is one, all of it."""
+
+    def _end(self, episode: Any, reason: Any, reply: str, results: Any = (), **named: Any) -> Any:
+        *step, info = super()._end(episode, reason, reply, results, **named)
+        record = info["record"]
+        answer = record.answer if record.answer is not None else reply
+        return (*step, {**info, "record": dataclasses.replace(record, answer=answer)})
+
+
+class CountsPrintedImages(VisualZoomEnv):
+    """An image token in a reply is taken for an image: who prints one has used the tool."""
+
+    def _end(self, *given: Any, **named: Any) -> Any:
+        *step, info = super()._end(*given, **named)
+        turns = [
+            dataclasses.replace(turn, images=turn.images + turn.images[:1] * turn.reply.count("<|image_pad|>"))
+            for turn in info["record"].turns
+        ]
+        return (*step, {**info, "record": dataclasses.replace(info["record"], turns=tuple(turns))})
+
+
 class TellsTheRequest(VisualZoomEnv):
     """The record has the box that was asked for."""
 
@@ -289,6 +311,17 @@ class Evaluates(DeepEyesV2):
         if parsed.answer is not None and parsed.answer.startswith("__import__"):
             return Parsed(answer=str(eval(parsed.answer)))
         return parsed
+
+
+class AnyOrder(DeepEyesV2):
+    """Tags are counted, in whatever order they stand."""
+
+    def parse(self, reply: str) -> Parsed:
+        if reply.count("<answer>") == reply.count("</answer>") == 1 and reply.index("</answer>") < reply.index(
+            "<answer>"
+        ):
+            return Parsed(answer=re.sub("</?answer>", "", reply))
+        return super().parse(reply)
 
 
 class RunsAway(DeepEyesV2):

@@ -13,8 +13,10 @@ import gymnasium
 import pytest
 from broken_environments import (
     AnswersFromTheTranscript,
+    AnswersWithoutTags,
     BothEnds,
     ClosesOnce,
+    CountsPrintedImages,
     CutsTheOverview,
     Evaluates,
     FloatImages,
@@ -76,6 +78,8 @@ EXHIBITS: dict[str, Exhibit] = {
     "what is shown is what is kept": (lambda: make_env(HandsOutItsOwn), law.HARMLESS),
     "the last turn is not on record": (lambda: make_env(OpenRecord), own_law.RECORD),
     "the answer ... of the instruction": (lambda: make_env(AnswersFromTheTranscript), own_law.ANSWER),
+    "a reply without tags is an answer": (lambda: make_env(AnswersWithoutTags), own_law.ANSWER),
+    "image tokens that the policy prints are images": (lambda: make_env(CountsPrintedImages), own_law.RECORD),
     "the requested box is on record": (lambda: make_env(TellsTheRequest), own_law.SHOWN_EXACT),
     "the last of several calls is run": (lambda: make_env(LastCallOnly, protocol=DeepEyesV5()), own_law.EVERY_CALL),
     "one bad call discards all": (lambda: make_env(OneBadDiscardsAll, protocol=DeepEyesV5()), own_law.EVERY_CALL),
