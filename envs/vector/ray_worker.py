@@ -79,7 +79,7 @@ class RayWorker:
             num_threads=plan.num_threads,
             num_busy=plan.num_busy,
             step_timeout_s=plan.step_timeout_s,
-            tracks_generator=True,
+            tracks_state=True,
         )
         self._host.landing = self._packer.stage
 

@@ -68,9 +68,16 @@ class Describe:
     """Ask for the spaces; the environment is made if it is not there yet."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verify:
+    """Fail unless the environment stands where one of that state's name stood."""
+
+    state_name: str
+
+
 Move = Reset | Step | Stop
 """A command that an episode consists of."""
-Command = Move | Call | Assign | Describe
+Command = Move | Call | Assign | Describe | Verify
 
 OnLost = Literal["replay", "truncate"]
 """What comes of the episodes of a worker that died: they are re-run unseen, or end as `worker_lost`."""
@@ -136,6 +143,8 @@ class Result:
     """Of a `Call` or a `Describe`."""
     generator: Mapping[str, Any] | None = field(default=None, repr=False)
     """State of `env.unwrapped.np_random` before a reset without a seed, where the host keeps track of it."""
+    state_name: str | None = None
+    """Of the environment's `snapshot` after a move, if it has one and the host keeps track of it."""
     fault: Fault | None = None
 
     @property
@@ -197,6 +206,13 @@ class HasTask(Protocol):
 
     @property
     def task(self) -> Task: ...
+
+
+@runtime_checkable
+class HasSnapshot(Protocol):
+    """An environment that can say where it stands."""
+
+    def snapshot(self) -> Mapping[str, Any]: ...
 
 
 @runtime_checkable

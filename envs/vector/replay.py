@@ -1,14 +1,15 @@
 """What must be done again to bring an environment back that was lost: everything since its last reset from a seed.
 
-Law: an environment whose chance is its seed, made anew and taken through `needed_for`, stands where the lost one stood.
-A reset without a seed counts as one from a seed, where the state of chance before it is known.
+Law: an environment whose chance is its seed, made anew and taken through `needed_for`, stands where the lost one stood;
+one that has a snapshot and stands elsewhere fails. A reset without a seed counts as one from a seed, where the state of
+chance before it is known.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from visualzoom.envs.vector.records import Assign, Command, Reset, Result, Step, Stop
+from visualzoom.envs.vector.records import Assign, Command, Reset, Result, Step, Stop, Verify
 
 
 class Story:
@@ -18,6 +19,7 @@ class Story:
         """A new environment."""
         self._assigned: dict[str, Assign] = {}
         self._commands: list[Command] = []
+        self._state_name: str | None = None
 
     @property
     def has_episode(self) -> bool:
@@ -28,7 +30,8 @@ class Story:
         """What to do in a new environment before this."""
         if isinstance(command, Reset) and command.seed is not None:
             return tuple(self._settled().values())
-        return (*self._assigned.values(), *self._commands)
+        check = () if self._state_name is None else (Verify(state_name=self._state_name),)
+        return (*self._assigned.values(), *self._commands, *check)
 
     def tell(self, command: Command, result: Result) -> None:
         """This was done, with that result."""
@@ -39,6 +42,8 @@ class Story:
             self._reset(command, result)
         elif isinstance(command, Step | Stop | Assign):
             self._commands.append(command)
+        if isinstance(command, Reset | Step | Stop | Assign):  # an attribute that was set may change what is told
+            self._state_name = result.state_name
 
     def _reset(self, command: Reset, result: Result) -> None:
         if command.seed is None and result.generator is None:  # chance goes on, from a state that nobody knows

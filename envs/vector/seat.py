@@ -5,6 +5,8 @@ Law: `run` gives one result for each command and never raises what the environme
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,6 +20,7 @@ from visualzoom.envs.vector.records import (
     Describe,
     Description,
     Fault,
+    HasSnapshot,
     HasTask,
     MakeEnv,
     Reset,
@@ -25,23 +28,25 @@ from visualzoom.envs.vector.records import (
     Step,
     Stop,
     Stoppable,
+    Verify,
 )
 
 
 class Seat:
     """One environment under command. Not safe for two threads at once; a host sees to that."""
 
-    def __init__(self, env_id: int, make_env: MakeEnv, *, tracks_generator: bool = False) -> None:
+    def __init__(self, env_id: int, make_env: MakeEnv, *, tracks_state: bool = False) -> None:
         """An empty seat.
 
         Args:
             env_id: Number of the environment.
             make_env: Makes it.
-            tracks_generator: Whether a reset without a seed reports the state of chance before it.
+            tracks_state: Whether results tell what a replay needs: the state of chance before a reset without a seed,
+                and after each move the name of where the environment stands.
         """
         self._env_id = env_id
         self._make_env = make_env
-        self._tracks_generator = tracks_generator
+        self._tracks_state = tracks_state
         self._env: AnyEnv | None = None
         self._faulted = False
         self.running = False
@@ -65,7 +70,7 @@ class Seat:
 
     def vacated(self) -> Seat:
         """An empty seat of the same number, for the case that a command hangs in this one."""
-        seat = Seat(self._env_id, self._make_env, tracks_generator=self._tracks_generator)
+        seat = Seat(self._env_id, self._make_env, tracks_state=self._tracks_state)
         seat._faulted = True
         return seat
 
@@ -79,7 +84,8 @@ class Seat:
     def _run(self, command: Command) -> Result:
         match command:
             case Step(action=action):
-                return self._stepped(self._playing().step(action))
+                env = self._playing()
+                return self._stepped(env, env.step(action))
             case Reset():
                 return self._reset(self._made(), command)
             case Stop():
@@ -91,6 +97,10 @@ class Seat:
                 return Result(env_id=self._env_id, value=found(*args, **kwargs) if callable(found) else found)
             case Assign(name=name, value=value):
                 self._made().set_wrapper_attr(name, value)
+                return Result(env_id=self._env_id)
+            case Verify(state_name=wanted):
+                if _state_name(self._playing()) != wanted:
+                    raise RuntimeError("it stands elsewhere after the same steps; its seed does not decide all it does")
                 return Result(env_id=self._env_id)
 
     def _made(self) -> AnyEnv:
@@ -107,11 +117,18 @@ class Seat:
         generator = self._generator(env, command)
         observation, info = env.reset(seed=command.seed, options=command.options)  # type: ignore[arg-type]  # as given
         self._faulted = False
-        return Result(env_id=self._env_id, observation=observation, info=info, task=_task(env), generator=generator)
+        return Result(
+            env_id=self._env_id,
+            observation=observation,
+            info=info,
+            task=_task(env),
+            generator=generator,
+            state_name=self._tracked(env),
+        )
 
     def _generator(self, env: AnyEnv, command: Reset) -> Mapping[str, Any] | None:
         """Set or report the state of chance before a reset that does not start it anew."""
-        if command.seed is not None or not self._tracks_generator:
+        if command.seed is not None or not self._tracks_state:
             return None
         with suppress(Exception):  # a foreign environment may have no such thing, or another
             bits = env.unwrapped.np_random.bit_generator
@@ -123,10 +140,10 @@ class Seat:
     def _stop(self, env: AnyEnv, command: Stop) -> Result:
         world = env.unwrapped
         if isinstance(world, Stoppable):
-            return self._stepped(world.stop(command.reason, command.reply))
+            return self._stepped(env, world.stop(command.reason, command.reply))
         return Result(env_id=self._env_id, truncated=True, info={"stop_reason": command.reason.value})
 
-    def _stepped(self, outcome: tuple[Any, Any, bool, bool, dict[str, Any]]) -> Result:
+    def _stepped(self, env: AnyEnv, outcome: tuple[Any, Any, bool, bool, dict[str, Any]]) -> Result:
         observation, reward, terminated, truncated, info = outcome
         return Result(
             env_id=self._env_id,
@@ -135,7 +152,21 @@ class Seat:
             terminated=bool(terminated),
             truncated=bool(truncated),
             info=info,
+            state_name=self._tracked(env),
         )
+
+    def _tracked(self, env: AnyEnv) -> str | None:
+        return _state_name(env) if self._tracks_state else None
+
+
+def _state_name(env: AnyEnv) -> str | None:
+    """A hash of the environment's snapshot: its task, its replies, the names of what it showed, its chance."""
+    world = env.unwrapped
+    if not isinstance(world, HasSnapshot):
+        return None
+    with suppress(Exception):  # a foreign `snapshot` may be anything
+        return hashlib.blake2b(json.dumps(world.snapshot()).encode(), digest_size=8).hexdigest()
+    return None
 
 
 def _description(env: AnyEnv) -> Description:

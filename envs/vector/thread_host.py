@@ -33,7 +33,7 @@ class ThreadHost:
         num_threads: int | None = None,
         num_busy: int | None = None,
         step_timeout_s: float | None = None,
-        tracks_generator: bool = False,
+        tracks_state: bool = False,
     ) -> None:
         """No environment is made yet.
 
@@ -42,7 +42,7 @@ class ThreadHost:
             num_threads: Commands that run at once at most; None for 16 or twice the number of cores, whichever is more.
             num_busy: Commands that compute at once, while others wait; None for the number of cores.
             step_timeout_s: Longest time for a step; a reset has no less than a minute. None for no bound.
-            tracks_generator: Whether a reset without a seed reports the state of chance before it.
+            tracks_state: Whether a reset without a seed reports the state of chance before it.
 
         Raises:
             ValueError: A number is out of range.
@@ -55,7 +55,7 @@ class ThreadHost:
         self.faults: Counter[str] = Counter()
         self.landing: Callable[[int, Any], None] | None = None
         self._make_env = make_env
-        self._tracks_generator = tracks_generator
+        self._tracks_state = tracks_state
         self._step_timeout_s = step_timeout_s
         self._seats: dict[int, Seat] = {}
         self._unreceived: set[int] = set()
@@ -94,7 +94,7 @@ class ThreadHost:
             if env_id in self._unreceived:
                 raise RuntimeError(f"environment {env_id} is busy; receive the result of its last command first")
             if env_id not in self._seats:
-                self._seats[env_id] = Seat(env_id, self._make_env, tracks_generator=self._tracks_generator)
+                self._seats[env_id] = Seat(env_id, self._make_env, tracks_state=self._tracks_state)
             run = self._running[env_id] = _Run(self, env_id, self._seats[env_id], command, history)
             self._unreceived.add(env_id)
         self._crew.put(run)
