@@ -2,6 +2,7 @@
 
 Law: each call gives one result, whatever the others do; one that fails takes nothing from the others. An image that
 the limits leave no room for is not shown, and its result says so; only if nothing could be shown ends the episode.
+One that is given up at its deadline is the last that is run, and ends the episode: nothing is shown any more.
 """
 
 from __future__ import annotations
@@ -164,8 +165,7 @@ def _too_many(num_left: int, most: int, size_told: str) -> ToolResult:
 
 
 def _no_room(episode: OpenEpisode, excess: StopReason, *, num_shown: int) -> str:
-    limits = episode.limits
-    images, tokens = f"{limits.max_images} images", f"{limits.max_visual_tokens} visual tokens"
+    images, tokens = f"{episode.limits.max_images} images", f"{episode.limits.max_visual_tokens} visual tokens"
     room = images if excess is StopReason.MAX_IMAGES else tokens
-    size = episode.seen[0].size_told
-    return f"This image could not be shown: {num_shown} were, and an episode has room for {room}. {size}"
+    found = f"{num_shown} images were, and an episode has room for {room}"
+    return f"This image could not be shown: {found}. {episode.seen[0].size_told}"

@@ -236,6 +236,9 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
     def restore(self, snapshot: Snapshot, *, task: Task | None = None) -> tuple[Observation, dict[str, Any]]:
         """Play the snapshot's replies again, and go on from there; what was shown must be what is shown now.
 
+        What calls came to that were given up at a deadline is not on the new record. If it is refused, there is no
+        episode, and chance is as it was.
+
         Args:
             snapshot: Of an environment with the same settings.
             task: Needed if the snapshot's episode was begun with a Task in place of an index.
@@ -252,12 +255,12 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         if index is None and task is None:
             raise ValueError("the snapshot's episode was begun with a Task, not an index; pass it again: task=...")
         mode, self.render_mode = self.render_mode, None  # nobody wants to watch it again
+        chance = self.np_random.bit_generator.state
         try:
-            observation, info = self._play_again(wanted, task if index is None else index)
-        except BaseException as problem:
+            observation, info = self._play_again(wanted, index if task is None else task)
+        except BaseException:
             self._episode = None  # half of an episode is none
-            if isinstance(problem, IndexError):
-                raise ValueError(f"the snapshot's task is not here: {problem}") from None
+            set_chance(self.np_random, chance)
             raise
         finally:
             self.render_mode = mode
@@ -265,7 +268,10 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         return observation, info
 
     def _play_again(self, wanted: Snapshot, task: object) -> tuple[Observation, dict[str, Any]]:
-        observation, info = self.reset(options={"task": task})
+        try:
+            observation, info = self.reset(options={"task": task})
+        except IndexError as problem:
+            raise ValueError(f"the snapshot's task is not here: {problem}") from None
         for reply in wanted["replies"]:
             if self._current().stop_reason is not None:
                 break

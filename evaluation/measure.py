@@ -43,11 +43,6 @@ class Measures:
     reply_characters: float
     stop_reasons: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def score(self) -> float:
-        """What a checkpoint is judged by: accuracy, or reward where no task has an answer."""
-        return self.reward if math.isnan(self.accuracy) else self.accuracy
-
     def values(self) -> dict[str, float]:
         """Flat figures for the metrics log."""
         means = {

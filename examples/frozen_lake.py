@@ -2,7 +2,7 @@
 
 The picture is what lies ahead of you: you stand in its upper left corner, and beyond the shore all is blue.
 Every tile nearer to the goal pays a sixth: chance earns 0.49, the best fixed path 0.55, and 0.91 who only looks that
-the next tile is not blue. (FrozenLake itself pays for the goal alone, which chance reaches once in eight.)
+the next tile is not blue. (FrozenLake itself pays for the goal alone, which chance reaches once in nine.)
 
 visualzoom train --env frozen_lake:LakePictures-v0 --max-turns 6 --max-tokens 10 --learning-rate 6e-4 --steps 150
 """

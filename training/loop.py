@@ -123,10 +123,12 @@ def keep_last(run: Run) -> None:
 
 
 def is_best(run: Run, measures: Measures) -> bool:
-    """Whether no greedy evaluation was better so far."""
-    best = measures.score > run.state.best_score  # never of NaN: all episodes failed
+    """Whether no greedy evaluation was better so far: in accuracy, or in reward where tasks have no answers."""
+    assert run.state.before is not None  # `examine_before` came first
+    score = measures.reward if math.isnan(run.state.before.greedy.accuracy) else measures.accuracy
+    best = score > run.state.best_score  # never of NaN: all episodes failed
     if best:
-        run.state.best_score = measures.score
+        run.state.best_score = score
     return best
 
 

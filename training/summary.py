@@ -107,7 +107,7 @@ def summarise(
 def last_words(summary: Summary, folder: RunFolder) -> str:
     """What happened and what to look at next, for a person."""
     s, program = summary, own_name()
-    forced = f"   (a forced call without training: {s.forced_call_accuracy:.1%})"
+    forced = f"   (a forced call without training: {_figure(s.forced_call_accuracy, '{:.1%}')})"
     return "\n".join(
         (
             "",
@@ -138,5 +138,8 @@ def _change(name: str, before: float, after: float, form: str, remark: str = "")
     """A line of the report; none for what was measured neither before nor after."""
     if math.isnan(before) and math.isnan(after):
         return ()
-    left, right = ("-" if math.isnan(value) else form.format(value) for value in (before, after))
-    return (f"  {name:<18}  {left:>6} -> {right:>6}{remark}",)
+    return (f"  {name:<18}  {_figure(before, form):>6} -> {_figure(after, form):>6}{remark}",)
+
+
+def _figure(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else form.format(value)

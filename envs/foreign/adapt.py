@@ -222,10 +222,7 @@ class AdaptedEnv(gymnasium.Env[Observation, str]):
             decision = self._parse(reply)
         except BadReply:
             raise
-        except (
-            ValueError,
-            LookupError,
-        ):  # int("left"), {"left": 0}["up"]: the words of a library are not for the model
+        except (ValueError, LookupError):  # int("left"), {"left": 0}["up"]; no words of a library are for the model
             raise BadReply(UNREADABLE) from None
         if not self.world.action_space.contains(decision):
             raise BadReply(IMPOSSIBLE)

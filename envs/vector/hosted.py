@@ -171,11 +171,10 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(f"environment {env_id}; there are the numbers 0 to {self.num_envs - 1}")
         if not isinstance(command, Reset):
             self.host.send(env_id, command)
-        elif command.seed is None:
-            self.host.send(env_id, replace(command, seed=self._next_reset(env_id).seed))
-        else:
-            self.host.send(env_id, command)
-            self._seeds[env_id] = command.seed
+            return
+        unseeded = command.seed is None and command.generator is None
+        self.host.send(env_id, replace(command, seed=self._next_reset(env_id).seed) if unseeded else command)
+        self._seeds[env_id] = self._seeds[env_id] if command.seed is None else command.seed
 
     def recv(self, timeout_s: float | None = None) -> Result:
         """The next result of what was sent, as they are completed.

@@ -121,6 +121,7 @@ class RayHost:
             num_threads=threads_per_worker,
             num_busy=max(1, round(_num_cpus() / num_workers)),
             step_timeout_s=step_timeout_s,
+            tracks_state=self._replays,
             shared=self.originals,
             block_bytes=block_bytes,
             num_cpus=float(not session.is_ours) if cpus_per_worker is None else cpus_per_worker,

@@ -36,6 +36,7 @@ class WorkerSettings:
     num_threads: int
     num_busy: int
     step_timeout_s: float | None
+    tracks_state: bool
     shared: SharedPixels | None
     block_bytes: int
     """Addresses of the block for pixels; 0 lets them travel."""
@@ -153,6 +154,7 @@ class RayLink:
             num_threads=settings.num_threads,
             num_busy=settings.num_busy,
             step_timeout_s=settings.step_timeout_s,
+            tracks_state=settings.tracks_state,
             block=None if self._block is None else self._block.address,
             shared=settings.shared,
         )

@@ -43,6 +43,8 @@ class WorkerPlan:
     num_busy: int
     """Threads that compute at once: the worker's share of the processors."""
     step_timeout_s: float | None
+    tracks_state: bool
+    """Whether results tell what a replay needs."""
     block: BlockAddress | None
     shared: SharedPixels | None
     """The originals of the worker's node, for all its default stores."""
@@ -79,7 +81,7 @@ class RayWorker:
             num_threads=plan.num_threads,
             num_busy=plan.num_busy,
             step_timeout_s=plan.step_timeout_s,
-            tracks_state=True,
+            tracks_state=plan.tracks_state,
         )
         self._host.landing = self._packer.stage
 

@@ -144,7 +144,7 @@ class Result:
     generator: Mapping[str, Any] | None = field(default=None, repr=False)
     """State of `env.unwrapped.np_random` before a reset without a seed, where the host keeps track of it."""
     state_name: str | None = None
-    """Of the environment's `snapshot` after a move, if it has one and the host keeps track of it."""
+    """Of where the environment stands after it, if it has snapshots and the host keeps track of them."""
     fault: Fault | None = None
 
     @property
@@ -210,9 +210,11 @@ class HasTask(Protocol):
 
 @runtime_checkable
 class HasSnapshot(Protocol):
-    """An environment that can say where it stands."""
+    """An environment that can say where it stands and be brought there again: its seed and its moves decide it all."""
 
     def snapshot(self) -> Mapping[str, Any]: ...
+
+    def restore(self, snapshot: Any) -> Any: ...
 
 
 @runtime_checkable

@@ -42,7 +42,7 @@ class Seat:
             env_id: Number of the environment.
             make_env: Makes it.
             tracks_state: Whether results tell what a replay needs: the state of chance before a reset without a seed,
-                and after each move the name of where the environment stands.
+                and after each command the name of where the environment stands.
         """
         self._env_id = env_id
         self._make_env = make_env
@@ -61,7 +61,7 @@ class Seat:
             BaseException
         ) as thrown:  # the boundary of foreign code; no interrupt of the user's comes to these threads
             if isinstance(command, Call | Assign):  # a wrong name is no reason to lose an episode
-                return Result(env_id=self._env_id, fault=Fault.of(thrown))
+                return self._told(fault=Fault.of(thrown))
             self._faulted = True
             self.close()
             return Result.failed(self._env_id, Fault.of(thrown))
@@ -84,8 +84,7 @@ class Seat:
     def _run(self, command: Command) -> Result:
         match command:
             case Step(action=action):
-                env = self._playing()
-                return self._stepped(env, env.step(action))
+                return self._stepped(self._playing().step(action))
             case Reset():
                 return self._reset(self._made(), command)
             case Stop():
@@ -94,14 +93,14 @@ class Seat:
                 return Result(env_id=self._env_id, value=_description(self._made()))
             case Call(name=name, args=args, kwargs=kwargs):
                 found = self._made().get_wrapper_attr(name)
-                return Result(env_id=self._env_id, value=found(*args, **kwargs) if callable(found) else found)
+                return self._told(value=found(*args, **kwargs) if callable(found) else found)
             case Assign(name=name, value=value):
                 self._made().set_wrapper_attr(name, value)
-                return Result(env_id=self._env_id)
+                return self._told()
             case Verify(state_name=wanted):
                 if _state_name(self._playing()) != wanted:
-                    raise RuntimeError("it stands elsewhere after the same steps; its seed does not decide all it does")
-                return Result(env_id=self._env_id)
+                    raise RuntimeError("the same moves lead elsewhere; more than seed and moves decide where it stands")
+                return self._told()
 
     def _made(self) -> AnyEnv:
         if self._env is None:
@@ -117,14 +116,7 @@ class Seat:
         generator = self._generator(env, command)
         observation, info = env.reset(seed=command.seed, options=command.options)  # type: ignore[arg-type]  # as given
         self._faulted = False
-        return Result(
-            env_id=self._env_id,
-            observation=observation,
-            info=info,
-            task=_task(env),
-            generator=generator,
-            state_name=self._tracked(env),
-        )
+        return self._told(observation=observation, info=info, task=_task(env), generator=generator)
 
     def _generator(self, env: AnyEnv, command: Reset) -> Mapping[str, Any] | None:
         """Set or report the state of chance before a reset that does not start it anew."""
@@ -140,32 +132,32 @@ class Seat:
     def _stop(self, env: AnyEnv, command: Stop) -> Result:
         world = env.unwrapped
         if isinstance(world, Stoppable):
-            return self._stepped(env, world.stop(command.reason, command.reply))
-        return Result(env_id=self._env_id, truncated=True, info={"stop_reason": command.reason.value})
+            return self._stepped(world.stop(command.reason, command.reply))
+        return self._told(truncated=True, info={"stop_reason": command.reason.value})
 
-    def _stepped(self, env: AnyEnv, outcome: tuple[Any, Any, bool, bool, dict[str, Any]]) -> Result:
+    def _stepped(self, outcome: tuple[Any, Any, bool, bool, dict[str, Any]]) -> Result:
         observation, reward, terminated, truncated, info = outcome
-        return Result(
-            env_id=self._env_id,
+        return self._told(
             observation=observation,
             reward=float(reward),
             terminated=bool(terminated),
             truncated=bool(truncated),
             info=info,
-            state_name=self._tracked(env),
         )
 
-    def _tracked(self, env: AnyEnv) -> str | None:
-        return _state_name(env) if self._tracks_state else None
+    def _told(self, **found: Any) -> Result:
+        """A result, with the name of where the environment stands if that is kept track of."""
+        tracked = self._tracks_state and self._env is not None
+        return Result(env_id=self._env_id, state_name=_state_name(self._env) if tracked else None, **found)
 
 
-def _state_name(env: AnyEnv) -> str | None:
+def _state_name(env: AnyEnv | None) -> str | None:
     """A hash of the environment's snapshot: its task, its replies, the names of what it showed, its chance."""
-    world = env.unwrapped
-    if not isinstance(world, HasSnapshot):
-        return None
-    with suppress(Exception):  # a foreign `snapshot` may be anything
-        return hashlib.blake2b(json.dumps(world.snapshot()).encode(), digest_size=8).hexdigest()
+    with suppress(Exception):  # a foreign `snapshot` may be anything, and there is none before the first reset
+        world = None if env is None else env.unwrapped
+        if isinstance(world, HasSnapshot):
+            text = json.dumps(world.snapshot(), sort_keys=True)
+            return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return None
 
 

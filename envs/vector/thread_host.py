@@ -42,7 +42,7 @@ class ThreadHost:
             num_threads: Commands that run at once at most; None for 16 or twice the number of cores, whichever is more.
             num_busy: Commands that compute at once, while others wait; None for the number of cores.
             step_timeout_s: Longest time for a step; a reset has no less than a minute. None for no bound.
-            tracks_state: Whether a reset without a seed reports the state of chance before it.
+            tracks_state: Whether results tell what a replay needs, see `Seat`.
 
         Raises:
             ValueError: A number is out of range.

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from visualzoom.envs import FilePicture, Task, VisualZoomEnv
-from visualzoom.envs.testing import call_text, make_tasks
+from visualzoom.envs.testing import call_text, make_task, make_tasks
 from visualzoom.envs.testing.vector_laws import assert_same, check_same_as_sync
 from visualzoom.envs.vector.hosted import HostedVectorEnv
 from visualzoom.envs.vector.make_vector import make_vector
@@ -200,6 +200,20 @@ def test_nothing_is_to_be_seen_of_a_worker_that_is_killed(pole_host: RayHost, mo
     before = pole_host.faults.copy()
     check_same_as_sync(vector, sync, pushes(), seed=3)
     assert pole_host.faults - before == {"restarted": 1, "replayed": 2}, "environments 0 and 2 lived there"
+
+
+def test_an_episode_that_can_not_be_brought_back_as_it_was_is_lost(session: None) -> None:
+    def fickle_env() -> gymnasium.Env[Any, Any]:
+        return VisualZoomEnv(tasks=[make_task(os.getpid())], max_turns=3, share_images=True)  # by process, not by seed
+
+    with RayVectorEnv([fickle_env, zoom_env], num_workers=1) as vector:
+        vector.reset(seed=1)
+        assert isinstance(vector.host, RayHost)
+        kill(vector.host, 0)
+        _, _, _, truncated, infos = vector.step((REPLIES[0], REPLIES[0]))
+        assert truncated.tolist() == [True, False]
+        assert infos["stop_reason"][0] == "worker_lost"
+        assert "the same moves lead elsewhere" in infos["problem"][0]
 
 
 def test_a_step_under_way_is_done_again_and_who_is_idle_is_brought_back_later(odd_host: RayHost) -> None:

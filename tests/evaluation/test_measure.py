@@ -67,11 +67,11 @@ def test_figures_by_hand() -> None:
     assert found.values()["stop_answered"] == pytest.approx(2 / 3)
 
 
-def test_where_no_task_has_an_answer_there_is_no_accuracy_and_reward_is_the_score() -> None:
+def test_where_no_task_has_an_answer_there_is_no_accuracy() -> None:
     episode = make_episode(answer="1", reward=0.5)
     game = dataclasses.replace(episode, task=dataclasses.replace(episode.task, answer=""))
-    assert math.isnan(measure([game]).accuracy) and measure([game]).score == 0.5
-    assert measure([game, episode]).accuracy == measure([episode]).accuracy == measure([episode]).score == 0.0
+    assert math.isnan(measure([game]).accuracy) and measure([game]).reward == 0.5
+    assert measure([game, episode]).accuracy == measure([episode]).accuracy == 0.0
 
 
 @given(st.lists(st.sampled_from(list(StopReason))))

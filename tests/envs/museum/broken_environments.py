@@ -313,17 +313,6 @@ class Evaluates(DeepEyesV2):
         return parsed
 
 
-class AnyOrder(DeepEyesV2):
-    """Tags are counted, in whatever order they stand."""
-
-    def parse(self, reply: str) -> Parsed:
-        if reply.count("<answer>") == reply.count("</answer>") == 1 and reply.index("</answer>") < reply.index(
-            "<answer>"
-        ):
-            return Parsed(answer=re.sub("</?answer>", "", reply))
-        return super().parse(reply)
-
-
 class RunsAway(DeepEyesV2):
     """A pattern with nested repeats."""
 
