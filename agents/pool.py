@@ -93,7 +93,7 @@ def _outcome(result: Result) -> Shown | Fault:
 
 
 def _shown(result: Result) -> Shown:
-    text, images = ("", ()) if result.observation is None else _parts(result.observation)
+    text, images = ("", ()) if result.observation is None else parts_of(result.observation)
     return Shown(
         text=text,
         images=images,
@@ -105,7 +105,12 @@ def _shown(result: Result) -> Shown:
     )
 
 
-def _parts(observation: object) -> tuple[str, tuple[Pixels, ...]]:
+def parts_of(observation: object) -> tuple[str, tuple[Pixels, ...]]:
+    """Text and images of an observation.
+
+    Raises:
+        TypeError: No agent can read it.
+    """
     if not isinstance(observation, Mapping) or not {"text", "images"} <= set(observation):
         raise TypeError(
             f"an observation of type {type(observation).__name__}; agents read a dict with `text` (str) and `images` "

@@ -110,7 +110,7 @@ class OracleAgent:
             raise LookupError(
                 "the oracle was shown no task; it plays environments with `env.unwrapped.task`, and gets it from play()"
             )
-        if turn.turn == 0:
+        if turn.turn == 0 and turn.images:
             height_px, width_px = turn.images[0].shape[:2]
             self._overview_px[turn.episode_id] = width_px, height_px
         evidence = task.evidence[: self._max_calls]

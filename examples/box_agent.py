@@ -119,6 +119,7 @@ def update(net: Net, optimizer: torch.optim.Optimizer, seen: Tensor, actions: Te
 
 def train(num_updates: int, *, seed: int = 0, every: int = 20, rate: float = 2.5e-3) -> list[float]:
     """Rewards of the updates; prints a line now and then."""
+    torch.set_num_threads(1)  # the net is small: more threads only wait for one another
     torch.manual_seed(seed)
     envs, seen = make("box_agent:OneCard", seed)
     net, start, curve = Net(), time.perf_counter(), list[float]()

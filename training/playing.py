@@ -53,8 +53,7 @@ class Human:
 
     def __call__(self, turn: AgentTurn) -> str:
         """Show the turn, read a line, write it in the words of the protocol."""
-        if turn.turn == 0:
-            print(f"\n{turn.text}\n\n{HOW}")
+        print(f"\n{turn.text}", *([f"\n{HOW}"] if turn.turn == 0 else []), sep="\n")
         for path, pixels in zip(self._paths(turn), turn.images, strict=True):
             _save(pixels, path)
             print(f"look at {path} ({pixels.shape[1]} x {pixels.shape[0]} px)")

@@ -120,7 +120,7 @@ def last_words(summary: Summary, folder: RunFolder) -> str:
             *_change("IoU of its boxes", s.iou_before, s.iou_after, "{:.2f}"),
             "Look next at:",
             f"  {folder.curves}   the curves",
-            f"  {folder.episodes}   what the model saw and said, with its boxes drawn",
+            *([f"  {folder.episodes}   what the model saw and said, with its boxes drawn"] * folder.episodes.exists()),
             f"  {program} eval --model {folder.path}",
             f"  {program} train --resume {folder.path} --steps {2 * s.updates}   to go on",
             f"  {program.removesuffix('visualzoom')}tensorboard --logdir {folder.path}",

@@ -17,7 +17,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from visualzoom.agents.chat import ImageLimits
-from visualzoom.agents.pool import EnvPool, MakeEnv
+from visualzoom.agents.pool import EnvPool, MakeEnv, parts_of
 from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.images.kernels import open_kernel
 from visualzoom.envs.images.pictures import ImageError
@@ -132,7 +132,7 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     with user_errors(f"--env {world.env}"):
         module, _, env_id = world.env.rpartition(":")
         if module:
-            importlib.import_module(module)  # registers the environment
+            _import(module)  # registers the environment
         spec = gymnasium.spec(env_id)
         accepted = _accepted(spec, options)
         _refuse_lost_options(world, options.keys() - accepted.keys())
@@ -143,6 +143,15 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     with user_errors(f"the environment {world.env} can't be made"):
         make().close()
     return make
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        if problem.name is None or not f"{module}.".startswith(f"{problem.name}."):
+            raise  # the module is there; what it imports is not
+        raise UsageError(f"--env: there is no module {problem.name!r}; is its folder on PYTHONPATH?") from problem
 
 
 def open_pool(make_env: MakeEnv, world: WorldConfig, *, env_workers: int, num_threads: int) -> EnvPool:
@@ -167,9 +176,12 @@ def check_world(world: WorldConfig) -> TaskSource:
     source = open_source(world, quiet=True)
     env = env_maker(world, source)()
     try:
-        env.reset(seed=0, options={"task": 0})
+        observation, _ = env.reset(seed=0, options={"task": 0})
+        parts_of(observation)
     except ImageError as problem:
         raise UsageError(f"the first task can't be shown: {problem}") from problem
+    except TypeError as problem:
+        raise UsageError(f"--env {world.env}: {problem}") from problem
     finally:
         env.close()
     return source

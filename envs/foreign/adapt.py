@@ -76,6 +76,7 @@ class AdaptedEnv(gymnasium.Env[Observation, str]):
         Raises:
             LookupError: A name is not known, or is that of something else.
             ValueError: A limit or the reward is out of range.
+            TypeError: `env` is neither an id nor something that can be called.
             gymnasium.error.Error: There is no such environment.
         """
         for name, limit in {"max_turns": max_turns, "max_bad_replies": max_bad_replies}.items():
@@ -93,6 +94,8 @@ class AdaptedEnv(gymnasium.Env[Observation, str]):
         self._show = cast(Show, _called(show, kind="show"))
         self._parse = cast(Parse, _called(parse, kind="parse"))
         self._per_task = None if per_task is None else _called(per_task, kind="per_task")
+        if not (isinstance(env, str) or callable(env)):
+            raise TypeError(f"env is {env!r:.100}; give a Gymnasium id, or what makes a world when it is called")
         given = {} if render_mode is None else {"render_mode": render_mode}
         known = partial(gymnasium.make, env, disable_env_checker=True) if isinstance(env, str) else env
         self._make_world = partial(known, **given)

@@ -199,7 +199,7 @@ def _picture(field: str, value: object, *, name: str, folder: Path) -> Picture:
         if isinstance(value, str) and value:
             path_of_file = folder / value
             if not os.path.isfile(path_of_file):  # also False for what can't be a path
-                raise FieldError.of(field, value, f"an image file; relative paths start at {folder}")
+                raise FieldError.of(field, value, f"an image file; relative paths start at the folder {str(folder)!r}")
             return FilePicture(path_of_file)
     except ImageError as problem:
         raise FieldError(field, str(problem), "a picture that can be opened") from problem

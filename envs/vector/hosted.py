@@ -132,6 +132,7 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
 
         Raises:
             ResetNeeded: One has ended and the mode leaves it to you to reset it.
+            ValueError: There is not one action for each environment.
             RuntimeError: One throws, hangs or is lost, and `on_error` is "raise".
         """
         if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
@@ -139,7 +140,10 @@ class HostedVectorEnv(VectorEnv[Any, Any, Any]):
             how = 'reset(options={"reset_mask": mask})'
             raise gymnasium.error.ResetNeeded(f"environments {ended} have ended, and this mode leaves it to you: {how}")
         commands: dict[int, Command] = {}
-        for env_id, action in zip(range(self.num_envs), iterate(self.action_space, actions), strict=True):
+        each = list(iterate(self.action_space, actions))
+        if len(each) != self.num_envs:
+            raise ValueError(f"{len(each)} actions for {self.num_envs} environments; give one for each")
+        for env_id, action in enumerate(each):
             commands[env_id] = self._next_reset(env_id) if self._ended[env_id] else Step(action=action)
         self._open_batch()
         results = self._run(commands)

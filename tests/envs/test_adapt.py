@@ -208,6 +208,11 @@ def test_a_defect_of_parse_is_no_bad_reply() -> None:
         env.step("2")
 
 
+def test_a_world_that_is_made_already_is_refused() -> None:
+    with pytest.raises(TypeError, match="give a Gymnasium id, or what makes a world"):
+        make_env(env=gymnasium.make("CartPole-v1"))
+
+
 def test_a_word_that_a_table_of_words_does_not_know_is_a_bad_reply() -> None:
     env = make_env(parse={"1": 1}.__getitem__)
     env.reset(seed=0)

@@ -134,7 +134,7 @@ def test_jsonl_and_parquet_of_the_same_rows_give_the_same_tasks(tmp_path: Path) 
         (make_row(answer=float("nan")), "answer", "nan", "a text"),
         (make_row(image=...), "image", "nothing", "a path"),
         (make_row(image=..., imgae="a.png"), "image", "is 'imgae' meant to be 'image'", "a path"),
-        (make_row(image="no.png"), "image", "'no.png'", "relative paths start at /nowhere"),
+        (make_row(image="no.png"), "image", "'no.png'", "relative paths start at the folder '/nowhere'"),
         (make_row(image="a\0b"), "image", "x00", "an image file"),
         (make_row(image="x" * 100_000), "image", "xxx", "an image file"),
         (make_row(image="/"), "image", "'/'", "an image file"),

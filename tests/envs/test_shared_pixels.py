@@ -108,7 +108,7 @@ def test_the_room_is_never_exceeded_and_the_pixels_are_always_right(asked: list[
         _, pixels = shared.get(str(number), *sizes[number], lambda number=number: noise(*sizes[number]))  # type: ignore[misc]
         seen.append((number, pixels))
         assert shared.used_bytes <= num_kept * 5000
-        assert len(list(shared.folder.glob("*.rgb"))) <= num_kept
+        assert shared.used_bytes == sum(path.stat().st_size for path in shared.folder.glob("*.rgb"))
     shared.close()
     assert all(np.array_equal(pixels, noise(*sizes[number])) for number, pixels in seen)  # also what was removed
     assert not shared.folder.exists()

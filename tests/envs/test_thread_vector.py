@@ -373,6 +373,15 @@ def test_the_task_and_the_record_come_with_the_results() -> None:
     host.close()
 
 
+@pytest.mark.parametrize("actions", [[0], [0] * 4, np.zeros(2, np.int64)])
+def test_so_many_actions_as_there_are_environments(actions: Any) -> None:
+    with odd_vector() as vector:
+        vector.reset(seed=0)
+        with pytest.raises(ValueError, match="actions for 3 environments; give one for each"):
+            vector.step(actions)
+        assert vector.step([0] * 3)[3].tolist() == [False] * 3
+
+
 def test_masks_and_seeds_that_do_not_fit_are_refused() -> None:
     with odd_vector() as vector:
         with pytest.raises(gymnasium.error.ResetNeeded, match=r"environments \[1, 2\] were never reset"):

@@ -82,6 +82,9 @@ def exit_code(*arguments: str) -> int:
         (["ask", "examples/pictures/cards.png", "What?", "--out", "absent/zoom.png"], "no folder absent"),
         (["train", "--data", "examples"], "this is a folder"),
         (["play", "--agent", "nobody"], "oracle"),
+        (["train", "--env", "CartPole-v1"], "agents read a dict with `text` (str) and `images`"),
+        (["train", "--env", "no_such_module:World-v0"], "is its folder on PYTHONPATH?"),
+        (["train", "--kernel", "fast"], "known: auto, pillow, torch"),
     ],
 )
 def test_what_the_user_gets_wrong_is_said_without_a_traceback(
@@ -193,7 +196,9 @@ def test_a_person_plays_by_typing_a_box_and_an_answer(tmp_path: Path, capsys: py
     assert [len(turn["tool_results"]) for turn in episode["turns"]] == [1, 0]
     assert episode["turns"][0]["tool_results"][0]["error"] is None
     assert episode["answer"] == "seven" and episode["stop_reason"] == "answered"
-    assert "look at" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "look at" in said
+    assert said.count("<answer>...</answer>") >= 2, "the words of each turn"
 
 
 def test_an_option_that_a_foreign_environment_lacks_is_not_dropped_in_silence() -> None:
