@@ -48,7 +48,7 @@ CALL_BOX_WEIGHT = 0.24
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Make the built-in model again. It takes twenty minutes to an hour of one core; a run that was cut short goes on."""
+    """Make the built-in model again. It takes twenty minutes to an hour; a run that was cut short goes on."""
 
     out: Path = Path("runs/pretrain")
     """Folder for the checkpoint; a run that was cut short goes on from it."""
