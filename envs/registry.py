@@ -11,6 +11,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -61,18 +62,28 @@ def made(value: object) -> object:
     return value()
 
 
+def imported(module_name: str) -> ModuleType:
+    """The module of that name.
+
+    Raises:
+        LookupError: There is none. What is wrong within it is raised as it is.
+    """
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as problem:
+        if problem.name is None or not f"{module_name}.".startswith(f"{problem.name}."):
+            raise  # the module is there; what it imports is not
+        raise LookupError(f"there is no module {problem.name!r}; is its folder on PYTHONPATH?") from problem
+
+
 def _imported(path: str, kind: str) -> object:
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
         raise LookupError(f"{path!r} names no {kind}: write it as 'package.module:attribute'")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as problem:
-        if problem.name is None or not f"{module_name}.".startswith(f"{problem.name}."):
-            raise  # the module is there; what it imports is not
-        raise LookupError(
-            f"{path!r} names no {kind}: there is no module {problem.name!r}; is its folder on PYTHONPATH?"
-        ) from problem
+        module = imported(module_name)
+    except LookupError as problem:
+        raise LookupError(f"{path!r} names no {kind}: {problem}") from problem
     try:
         return pkgutil.resolve_name(path)
     except AttributeError as problem:

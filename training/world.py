@@ -5,7 +5,6 @@ Law: everything that can be wrong with a world is found here, before a model is 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from visualzoom.envs.images.kernels import open_kernel
 from visualzoom.envs.images.pictures import ImageError
 from visualzoom.envs.parts import fixed_coordinates, open_protocol
 from visualzoom.envs.records import TaskSource
-from visualzoom.envs.registry import made, resolve
+from visualzoom.envs.registry import imported, made, resolve
 from visualzoom.envs.tasks.datasets import TaskList
 from visualzoom.envs.tasks.sources import HELD_OUT_FIRST, EndlessTasks, endless, has_size, open_tasks
 from visualzoom.envs.tools.registry import TOOLS
@@ -132,7 +131,7 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     with user_errors(f"--env {world.env}"):
         module, _, env_id = world.env.rpartition(":")
         if module:
-            _import(module)  # registers the environment
+            imported(module)  # registers the environment
         spec = gymnasium.spec(env_id)
         accepted = _accepted(spec, options)
         _refuse_lost_options(world, options.keys() - accepted.keys())
@@ -143,15 +142,6 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     with user_errors(f"the environment {world.env} can't be made"):
         make().close()
     return make
-
-
-def _import(module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as problem:
-        if problem.name is None or not f"{module}.".startswith(f"{problem.name}."):
-            raise  # the module is there; what it imports is not
-        raise UsageError(f"--env: there is no module {problem.name!r}; is its folder on PYTHONPATH?") from problem
 
 
 def open_pool(make_env: MakeEnv, world: WorldConfig, *, env_workers: int, num_threads: int) -> EnvPool:

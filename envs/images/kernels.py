@@ -15,7 +15,7 @@ from PIL import Image
 
 from visualzoom.envs.boxes import Frame
 from visualzoom.envs.records import Pixels
-from visualzoom.envs.registry import made, misfit, resolve, suggest
+from visualzoom.envs.registry import made, misfit, resolve
 
 
 @runtime_checkable
@@ -82,11 +82,8 @@ def open_kernel(kernel: str | Kernel = "auto") -> Kernel:
     Raises:
         LookupError: The name is not known, what it names is no kernel, or torch is not installed.
     """
-    given = chosen_kernel(kernel) if isinstance(kernel, str) else kernel
-    if isinstance(given, str) and given not in KERNELS and ":" not in given:
-        hint = suggest(given, ["auto", *KERNELS]) or " Or give your own as 'module:attribute'."
-        raise LookupError(f"no kernel is called {given!r}; known: auto, {', '.join(KERNELS)}.{hint}")
-    found = made(resolve(given, KERNELS, kind="kernel"))
+    known = {**KERNELS, "auto": KERNELS[chosen_kernel("auto")]}
+    found = made(resolve(kernel, known, kind="kernel"))
     if not isinstance(found, Kernel):
         raise misfit(found, kind="kernel", needs="name and resize(pixels, width_px, height_px)")
     return found
