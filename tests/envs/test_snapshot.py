@@ -91,6 +91,18 @@ def test_a_snapshot_of_an_episode_that_would_be_over_here_is_refused() -> None:
         other.step("7")
 
 
+def test_a_restore_that_fails_leaves_chance_as_it_was() -> None:
+    env, other, untouched = make_env(), make_env(max_turns=2), make_env(max_turns=2)
+    env.reset(seed=1)
+    played(env, [call_text(3, 3, 50, 50)] * 2)
+    for one in (other, untouched):
+        one.reset(seed=8)
+    with pytest.raises(ValueError, match="differ"):
+        other.restore(env.snapshot())
+    assert [other.reset()[0]["text"] for _ in range(5)] == [untouched.reset()[0]["text"] for _ in range(5)]
+    assert other.snapshot()["chance"] == untouched.snapshot()["chance"]
+
+
 def test_a_restore_that_fails_leaves_an_environment_that_can_be_reset_and_rendered() -> None:
     env = make_env(render_mode="rgb_array")
     env.reset(seed=1)
