@@ -37,6 +37,8 @@ class Played:
     """None if the agent has no tokens, or never replied."""
     problem: str | None = None
     """What the environment threw or how it was lost, for an episode that ended so."""
+    turn_rewards: tuple[float, ...] = ()
+    """What the environment paid for each reply."""
 
 
 def group_jobs(task_indices: Sequence[int], *, group_size: int, seed: int) -> list[Job]:
@@ -168,7 +170,8 @@ class _Live:
         return self._episode(fault.stop_reason, None)
 
     def played(self, episode: Episode, ledger: TokenLedger | None) -> Played:
-        return Played(job=self.job, episode=episode, ledger=ledger, problem=self.problem)
+        paid = tuple(shown.reward for shown in self.shown[1:])
+        return Played(job=self.job, episode=episode, ledger=ledger, problem=self.problem, turn_rewards=paid)
 
     def _foreign(self, outcome: Shown) -> Episode:
         """The record of an environment that keeps none: it pays what it paid, and its last reply is the answer."""

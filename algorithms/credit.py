@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 
-def group_centred(rewards_E: Tensor, group_E: Tensor, *, scale_by_std: bool, eps: float = 1e-6) -> Tensor:
+def group_centred(
+    rewards_E: Tensor, group_E: Tensor, *, scale_by_std: bool = False, leave_one_out: bool = False, eps: float = 1e-6
+) -> Tensor:
     """A_i = r_i - mean(r of its group), divided by (std + eps) if `scale_by_std`; std has n - 1 below. Shape [E].
 
-    Groups may be ragged and interleaved. A group of one, or of equal rewards, gives exactly 0: it teaches nothing.
-    Sources: GRPO (arXiv 2402.03300) with the std, Dr. GRPO (arXiv 2503.20783) without.
+    With `leave_one_out` the mean is that of the *others*, which is n / (n - 1) times as much. Groups may be ragged and
+    interleaved. A group of one, or of equal rewards, gives exactly 0: it teaches nothing.
+    Sources: GRPO (arXiv 2402.03300) with the std, Dr. GRPO (arXiv 2503.20783) without, RLOO (arXiv 2402.14740).
     """
     groups, index_E = torch.unique(group_E, return_inverse=True)
     zeros = torch.zeros(len(groups), dtype=torch.float64, device=rewards_E.device)
@@ -25,19 +28,42 @@ def group_centred(rewards_E: Tensor, group_E: Tensor, *, scale_by_std: bool, eps
     if scale_by_std:
         variance = zeros.index_add(0, index_E, centred_E.square()) / (count - 1).clamp(min=1)
         centred_E = centred_E / (variance.sqrt() + eps)[index_E]
+    if leave_one_out:
+        centred_E = centred_E * (count / (count - 1).clamp(min=1))[index_E]
     return centred_E.to(rewards_E.dtype)
+
+
+def whitened(values_X: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """(x - mean) / (std + eps) over all of them, std with n - 1 below; equal values give exactly 0."""
+    return group_centred(values_X, torch.zeros_like(values_X, dtype=torch.int64), scale_by_std=True, eps=eps)
+
+
+def last_of_run(name_T: Tensor) -> Tensor:
+    """Whether a token is the last of its run of equal names, [T] bool.
+
+    Raises:
+        ValueError: The names decrease: tokens do not stand one episode after another.
+    """
+    if bool((name_T.diff() < 0).any()):
+        raise ValueError("episode_T decreases; put the tokens of all episodes one after another, in episode order")
+    last = torch.ones_like(name_T, dtype=torch.bool)
+    last[:-1] = name_T.diff() > 0
+    return last
 
 
 def rewards_at_end(rewards_E: Tensor, episode_T: Tensor) -> Tensor:
     """r_t = R of the episode at its last action token, else 0. Shape [T]."""
-    if bool((episode_T.diff() < 0).any()):
-        raise ValueError("episode_T decreases; put the tokens of all episodes one after another, in episode order")
-    last_T = torch.ones_like(episode_T, dtype=torch.bool)
-    last_T[:-1] = episode_T.diff() > 0
-    return torch.where(last_T, rewards_E[episode_T], 0.0)
+    return torch.where(last_of_run(episode_T), rewards_E[episode_T], 0.0)
 
 
-def gae(rewards_T: Tensor, values_T: Tensor, episode_T: Tensor, *, discount: float, decay: float) -> Tensor:
+def gae(
+    rewards_T: Tensor,
+    values_T: Tensor,
+    episode_T: Tensor,
+    *,
+    discount: float,
+    decay: float,
+) -> Tensor:
     """delta_t = r_t + discount V_{t+1} - V_t;  A_t = delta_t + discount decay A_{t+1}. Shape [T].
 
     t + 1 is the next *action* token of the episode, over whatever the environment said in between; behind the last one
@@ -53,3 +79,8 @@ def gae(rewards_T: Tensor, values_T: Tensor, episode_T: Tensor, *, discount: flo
         advantages[t] = later_advantage = delta + discount * decay * later_advantage
         later_value = values[t]
     return torch.tensor(advantages, dtype=values_T.dtype, device=values_T.device)
+
+
+def to_go(rewards_T: Tensor, episode_T: Tensor, *, discount: float = 1.0) -> Tensor:
+    """G_t = r_t + discount G_{t+1} within the episode. Shape [T]."""
+    return gae(rewards_T, torch.zeros_like(rewards_T), episode_T, discount=discount, decay=1.0)

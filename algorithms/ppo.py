@@ -1,59 +1,69 @@
-"""PPO: a critic says what to expect at each token, and a batch is used several times within a trust region.
+"""PPO: a critic says what to expect, and a batch is used several times within a trust region.
 
-A = GAE over action tokens, the reward at the last one of the episode, then whitened over the batch;
-loss = mean of clipped surrogate + value_weight * clipped (V - R)^2 / 2,  R = A + V_old before whitening.
-Sources: PPO (arXiv 1707.06347), GAE (arXiv 1506.02438); discount = decay = 1 as usual for language models.
+A = GAE, whitened over the batch;  loss = mean over tokens of max(-A r, -A clip(r, 1 - clip, 1 + clip))
++ value_weight max((V - R)^2, (V_clipped - R)^2) / 2,  R = A + V_old before whitening.
+GAE runs over action tokens (`level=token`), over turns (`turn`), or over turns and then inside each (`bilevel`).
+Sources: PPO (arXiv 1707.06347), GAE (arXiv 1506.02438), VAGEN (arXiv 2510.16907); discount = decay = 1 as usual for
+language models.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from visualzoom.algorithms.aggregation import aggregate, drift_metrics
-from visualzoom.algorithms.credit import gae, rewards_at_end
-from visualzoom.algorithms.records import CreditIn, LossIn, LossOutput
-from visualzoom.algorithms.surrogate import clipped_surrogate, clipped_value_loss, importance_ratio
-from visualzoom.algorithms.whitening import Whitening
+from visualzoom.algorithms.credit import gae, whitened
+from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
+from visualzoom.algorithms.surrogate import clipped, clipped_value_loss
+from visualzoom.algorithms.turns import bilevel_gae, turn_gae
 
 
-@dataclass(kw_only=True, slots=True)
-class PPO:
-    """Proximal policy optimisation. `credit` keeps its whitening, so that `loss` finds the returns again."""
+@dataclass(frozen=True, kw_only=True)
+class PPO(Rule):
+    """Proximal policy optimisation."""
 
+    level: Literal["token", "turn", "bilevel"] = "token"
     clip: float = 0.2
     value_clip: float = 0.5
-    value_weight: float = 0.1  # small, for learners whose critic shares the policy's body; ours detaches it
-    discount: float = 1.0
+    value_weight: float = 0.1  # small, for critics that share the policy's body
+    discount: float = 1.0  # from action token to action token; from turn to turn for `turn`
+    turn_discount: float = 1.0  # from turn to turn for `bilevel`
     decay: float = 1.0  # lambda of GAE: 1 trusts the rewards alone, 0 the critic alone
     num_epochs: int = 2
     num_minibatches: int = 2
-    needs_values: bool = field(default=True, init=False)
-    whitening: Whitening = field(default_factory=Whitening, init=False)
+    needs_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not (0 < self.clip < 1 and self.value_clip > 0 and 0 <= self.discount <= 1 and 0 <= self.decay <= 1):
-            raise ValueError(f"{self}; allowed are 0 < clip < 1, value_clip > 0 and discount and decay within [0, 1]")
+        shares = (self.discount, self.turn_discount, self.decay)
+        if not (0 < self.clip < 1 and self.value_clip > 0 and all(0 <= share <= 1 for share in shares)):
+            raise ValueError(f"{self}; allowed are 0 < clip < 1, value_clip > 0, discounts and decay within [0, 1]")
+        if self.level not in ("token", "turn", "bilevel"):
+            raise ValueError(f"level={self.level!r}; allowed are 'token', 'turn' and 'bilevel'")
 
-    def credit(self, given: CreditIn) -> Tensor:
+    def credit(self, given: CreditIn) -> Credit:
         """Whitened GAE; observation tokens are not here and thus skipped."""
         if given.values_T is None:
             raise ValueError("PPO got no values; give CreditIn.values_T, the critic's value before each token")
-        rewards_T = rewards_at_end(given.rewards_E, given.episode_T)
-        raw_T = gae(rewards_T, given.values_T, given.episode_T, discount=self.discount, decay=self.decay)
-        self.whitening = Whitening.of(raw_T)
-        return self.whitening.apply(raw_T)
+        raw_T, returns_T = self._gae(given, given.values_T)
+        return Credit(advantages_T=whitened(raw_T), returns_T=returns_T)
 
     def loss(self, given: LossIn) -> LossOutput:
-        """Clipped surrogate plus the critic's loss, both as a mean over the tokens of the step."""
-        if given.values_T is None or given.behaviour_values_T is None:
-            raise ValueError("PPO got no values; give LossIn.values_T and LossIn.behaviour_values_T")
-        returns_T = self.whitening.undo(given.advantages_T) + given.behaviour_values_T
-        errors_T = clipped_value_loss(given.values_T, given.behaviour_values_T, returns_T, clip=self.value_clip)
-        ratio_T = importance_ratio(given.logprobs_T, given.behaviour_logprobs_T)
-        losses_T, clipped_T = clipped_surrogate(ratio_T, given.advantages_T, clip_low=self.clip, clip_high=self.clip)
-        policy, value = aggregate(losses_T, given), aggregate(errors_T, given)
-        metrics = {"policy_loss": policy.item(), "value_loss": value.item()} | drift_metrics(given)
-        metrics["clip_fraction"] = aggregate(clipped_T, given).item()
-        return LossOutput(loss=policy + self.value_weight * value, metrics=metrics)
+        """Clipped surrogate plus the critic's loss."""
+        if given.values_T is None or given.old_values_T is None or given.returns_T is None:
+            raise ValueError("PPO got no values; give LossIn.values_T, LossIn.old_values_T and LossIn.returns_T")
+        policy = clipped(given, clip_low=self.clip, clip_high=self.clip)
+        value_T = clipped_value_loss(given.values_T, given.old_values_T, given.returns_T, clip=self.value_clip)
+        metrics_T = {**policy.metrics_T, "critic/value_loss": value_T.detach()}
+        return LossOutput(losses_T=policy.losses_T, value_losses_T=self.value_weight * value_T, metrics_T=metrics_T)
+
+    def _gae(self, given: CreditIn, values_T: Tensor) -> tuple[Tensor, Tensor]:
+        if self.level == "turn":
+            return turn_gae(given, values_T, discount=self.discount, decay=self.decay)
+        if self.level == "bilevel":
+            return bilevel_gae(
+                given, values_T, turn_discount=self.turn_discount, discount=self.discount, decay=self.decay
+            )
+        raw_T = gae(given.rewards_T, values_T, given.episode_T, discount=self.discount, decay=self.decay)
+        return raw_T, raw_T + values_T

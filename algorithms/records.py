@@ -1,15 +1,19 @@
 """What an algorithm sees: 1-D tensors over the action tokens of a batch, and nothing of environments or padding.
 
 Axis letters: E episode, T action token (all episodes one after another). `episode_T` maps a token to its episode.
+An episode is never split over micro-batches, so that a loss may look at whole episodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 from torch import Tensor
+
+Aggregation = Literal["token-mean", "episode-mean", "episode-sum", "episode-constant", "group-mean", "kind-mean"]
+"""How losses of tokens become one number; see aggregation.py."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,10 +24,32 @@ class CreditIn:
     group_E: Tensor  # [E] int64
     """Episodes of one task under one policy share a number; groups may be ragged and interleaved."""
     episode_T: Tensor  # [T] int64, not decreasing
-    turn_T: Tensor  # [T] int64
+    turn_T: Tensor  # [T] int64, not decreasing within an episode
     """Turn of each token within its episode."""
-    values_T: Tensor | None = None  # [T] float32, detached
+    rewards_T: Tensor  # [T] float32
+    """Paid at each token: what a turn paid at its last token, all else at the episode's last. Sums to `rewards_E`."""
+    calls_T: Tensor  # [T] bool
+    """Whether the token's reply calls a tool; if not, it answers."""
+    anchor_T: Tensor  # [T] int64
+    """Equal for tokens whose turns began with the same observation."""
+    parts_E: Mapping[str, Tensor] = field(default_factory=dict)  # each [E] float32
+    """The named parts of the reward, unweighted."""
+    greedy_E: Tensor | None = None  # [E] float32
+    """Reward of a greedy episode of the same task; None unless the algorithm asks (`needs_greedy`)."""
+    values_T: Tensor | None = None  # [T] float32
     """Value of the state before each token; None unless the algorithm asks (`needs_values`)."""
+    behaviour_logprobs_T: Tensor | None = None  # [T] float32
+    reference_logprobs_T: Tensor | None = None  # [T] float32
+    """Under the reference policy; None unless a KL term is on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credit:
+    """What came of it."""
+
+    advantages_T: Tensor  # [T]
+    returns_T: Tensor | None = None  # [T]
+    """What the critic is to predict, NaN at tokens that it is not asked about; None without a critic."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,34 +57,49 @@ class LossIn:
     """One micro-batch of action tokens with everything a loss may look at."""
 
     logprobs_T: Tensor  # [T], with gradient
+    old_logprobs_T: Tensor  # [T]
+    """Under the policy that the importance ratio is taken against: the one that acted, unless a correction is on; then
+    the learner's own weights at the start of the batch."""
     behaviour_logprobs_T: Tensor  # [T]
+    """Under the policy that acted, as it said itself."""
     advantages_T: Tensor  # [T]
     episode_T: Tensor  # [T] int64
-    num_tokens: int
-    """Action tokens of the whole optimizer step, over all micro-batches: the normaliser."""
-    num_episodes: int
-    """Episodes of the whole optimizer step."""
+    weights_T: Tensor  # [T]
+    """What a token's loss counts: aggregation over the whole optimizer step. 0 for tokens that carry no loss."""
+    reference_logprobs_T: Tensor | None = None  # [T]
     values_T: Tensor | None = None  # [T], with gradient
-    behaviour_values_T: Tensor | None = None  # [T]
-    entropy_T: Tensor | None = None  # [T], with gradient if an entropy bonus is used
+    old_values_T: Tensor | None = None  # [T]
+    """As they were when credit was assigned."""
+    returns_T: Tensor | None = None  # [T]
+    entropy_T: Tensor | None = None  # [T], with gradient if an entropy bonus is on
+
+    def select(self, keep_T: Tensor) -> LossIn:
+        """These tokens alone."""
+        columns = {column.name: cast("Tensor | None", getattr(self, column.name)) for column in fields(self)}
+        return LossIn(**{name: None if tensor is None else tensor[keep_T] for name, tensor in columns.items()})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossOutput:
-    """Scalar to back-propagate: already divided by the global count, so that micro-batches add up."""
+    """A loss for each token. Summing up is not the algorithm's business: no normaliser to get wrong."""
 
-    loss: Tensor
-    metrics: Mapping[str, float]
-    """Sums over this micro-batch divided by the global count: they add up as the loss does."""
+    losses_T: Tensor  # [T]
+    value_losses_T: Tensor | None = None  # [T], already weighted against `losses_T`
+    metrics_T: Mapping[str, Tensor] = field(default_factory=dict)  # each [T], detached
+    """Reported as means over the tokens that carry loss."""
 
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """A rule for credit and a loss. Satisfied by any class with these members; nothing to inherit."""
+    """A rule for credit and a loss. Satisfied by any class with these members; `Rule` has the usual answers."""
 
     @property
     def needs_values(self) -> bool:
         """Whether the learner must keep a value head."""
+
+    @property
+    def needs_greedy(self) -> bool:
+        """Whether each task is also played once greedily, as a baseline."""
 
     @property
     def num_epochs(self) -> int:
@@ -68,8 +109,26 @@ class Algorithm(Protocol):
     def num_minibatches(self) -> int:
         """Optimizer steps in each pass."""
 
-    def credit(self, given: CreditIn) -> Tensor:
-        """Advantage of each action token, [T]."""
+    @property
+    def aggregation(self) -> Aggregation:
+        """How the losses are summed up, unless the user says otherwise."""
+
+    def credit(self, given: CreditIn) -> Credit:
+        """Advantage of each action token."""
 
     def loss(self, given: LossIn) -> LossOutput:
-        """Loss of one micro-batch."""
+        """Loss of each action token of a micro-batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What most algorithms answer: no critic, one optimizer step for each batch, a mean over tokens.
+
+    Strictly on-policy: the importance ratio is 1, and clips are idle.
+    """
+
+    num_epochs: int = 1
+    num_minibatches: int = 1
+    aggregation: Aggregation = "token-mean"
+    needs_values: ClassVar[bool] = False
+    needs_greedy: ClassVar[bool] = False

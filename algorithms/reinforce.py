@@ -1,7 +1,8 @@
 """REINFORCE: make what was rewarded more than usual more likely. Source: Williams 1992, with a baseline.
 
-A_i = R_i - b, the same for all tokens of the episode;  loss = mean over tokens of -A log pi.
+A_i = R_i - b, the same for all tokens of the episode;  loss = mean over episodes of sum_t -A log pi.
 b is 0 (`none`), the batch's mean (`batch`), or an average over earlier batches (`ema`: b <- decay b + (1 - decay) R).
+With `none` and one optimizer step a batch its gradient is unbiased.
 """
 
 from __future__ import annotations
@@ -11,32 +12,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from visualzoom.algorithms.aggregation import aggregate, drift_metrics
 from visualzoom.algorithms.credit import group_centred
-from visualzoom.algorithms.records import CreditIn, LossIn, LossOutput
+from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
 from visualzoom.algorithms.state import RunningMean
 from visualzoom.algorithms.surrogate import policy_gradient
 
 
-@dataclass(kw_only=True, slots=True)
-class Reinforce:
+@dataclass(frozen=True, kw_only=True)
+class Reinforce(Rule):
     """One update for each batch: samples are not used twice."""
 
     baseline: Literal["none", "batch", "ema"] = "batch"
     scale_by_std: bool = True  # divide by the batch's standard deviation; of `batch` only
     decay: float = 0.9  # of `ema`: remembers about ten batches; the first batch is measured by its own mean
+    aggregation: Aggregation = "episode-sum"
     average: RunningMean = field(default_factory=RunningMean, init=False)
-    needs_values: bool = field(default=False, init=False)
-    num_epochs: int = field(default=1, init=False)
-    num_minibatches: int = field(default=1, init=False)
 
     def __post_init__(self) -> None:
         if self.baseline not in ("none", "batch", "ema"):
             raise ValueError(f"baseline={self.baseline!r}; allowed are 'none', 'batch' and 'ema'")
 
-    def credit(self, given: CreditIn) -> Tensor:
+    def credit(self, given: CreditIn) -> Credit:
         """(R - b) of the token's episode."""
         rewards_E = given.rewards_E
         if self.baseline == "batch":
@@ -44,12 +41,11 @@ class Reinforce:
             rewards_E = group_centred(rewards_E, whole_batch_E, scale_by_std=self.scale_by_std)
         elif self.baseline == "ema" and rewards_E.numel() > 0:
             rewards_E = rewards_E - self.average.use_then_update(rewards_E.double().mean().item(), self.decay)
-        return rewards_E[given.episode_T]
+        return Credit(advantages_T=rewards_E[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:
-        """Mean of -A log pi; kl_behaviour tells how well sampler and learner agree."""
-        loss = aggregate(policy_gradient(given.logprobs_T, given.advantages_T), given)
-        return LossOutput(loss=loss, metrics={"policy_loss": loss.item()} | drift_metrics(given))
+        """-A log pi."""
+        return policy_gradient(given)
 
     def state_dict(self) -> dict[str, float]:
         """The memory of `ema`."""

@@ -22,6 +22,7 @@ from visualzoom.agents.model_testing import observe, open_ledger, random_image
 from visualzoom.agents.records import GenerateRequest, Sampling
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.grpo import GRPO
+from visualzoom.algorithms.objective import Objective
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.pack import pack
 
@@ -154,12 +155,12 @@ def main() -> None:
     learner = Learner(
         model, LearnerConfig(learning_rate=0.0, budget_tokens=args.budget_tokens), banned_ids=[3, 4, 5, 6]
     )
-    algorithm = GRPO()
-    advantages_T = algorithm.credit(batch.credit_in())
-    report = learner.update(batch, advantages_T, algorithm)
-    figures["max_logprob_gap"] = report.max_logprob_gap
+    objective = Objective(algorithm=GRPO())
+    credit = objective.credit(batch.credit_in())
+    report = learner.update(batch, credit, objective)
+    figures["max_logprob_gap"] = report.metrics["mismatch/abs_dlogp_max"]
     figures["tokens_read"] = report.num_tokens_read
-    figures["update_s"] = seconds(lambda: learner.update(batch, advantages_T, algorithm), args.repeats)
+    figures["update_s"] = seconds(lambda: learner.update(batch, credit, objective), args.repeats)
     for name, value in figures.items():
         print(f"{name:20} {value:12.4g}")
     print(json.dumps(figures))

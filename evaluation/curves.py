@@ -17,6 +17,7 @@ Points = tuple[list[float], list[float]]
 
 BATCH, GREEDY, SAMPLED, FORCED = "#1f6fb4", "#c8401f", "#0b3c61", "#6b6b6b"
 SMOOTHED_STEPS = 5
+STOP = "rollout/stop/"
 
 
 def draw_curves(rows: Rows, path: Path, *, title: str = "", summary: Mapping[str, object] | None = None) -> Path:
@@ -32,13 +33,13 @@ def draw_curves(rows: Rows, path: Path, *, title: str = "", summary: Mapping[str
     FigureCanvasAgg(figure)
     ((accuracy, calls, boxes), (reward, length, ends)) = figure.subplots(2, 3)
     _panel(accuracy, rows, "accuracy", "accuracy")
-    _panel(calls, rows, "tool_calls", "tool calls an episode")
-    _panel(boxes, rows, "iou", "IoU of the crops with the evidence")
-    _panel(reward, rows, "reward", "reward an episode")
-    _panel(length, rows, "reply_tokens", "tokens a reply")
+    _panel(calls, rows, "rollout/tool_calls/mean", "tool calls an episode")
+    _panel(boxes, rows, "zoom/iou_gt/mean", "IoU of the crops with the evidence")
+    _panel(reward, rows, "reward/mean", "reward an episode")
+    _panel(length, rows, "rollout/reply_tokens/mean", "tokens a reply")
     _ends(ends, rows)
     _forced_line(accuracy, rows, "accuracy", "{:.0%}")
-    _forced_line(boxes, rows, "iou", "{:.2f}")
+    _forced_line(boxes, rows, "zoom/iou_gt/mean", "{:.2f}")
     for axes in (accuracy, calls, boxes, reward, length, ends):
         if not any(len(line.get_xdata()) for line in axes.get_lines()):
             axes.text(0.5, 0.5, "nothing to measure", transform=axes.transAxes, ha="center", color=FORCED)
@@ -115,11 +116,11 @@ def _panel(axes: Axes, rows: Rows, name: str, title: str) -> None:
 def _ends(axes: Axes, rows: Rows) -> None:
     """Shares of the ways in which episodes of the training batches ended."""
     axes.set_title("how episodes end (training batch)", fontsize=10)
-    names = sorted({key for row in rows if row.get("kind") == "train" for key in row if key.startswith("stop_")})
+    names = sorted({key for row in rows if row.get("kind") == "train" for key in row if key.startswith(STOP)})
     whole = [{**dict.fromkeys(names, 0.0), **row} for row in rows]  # what did not happen in a step is not in its row
     for name in names:
         steps, values = points(whole, "train", name)
-        axes.plot(steps, values, label=name.removeprefix("stop_"), linewidth=1.2)
+        axes.plot(steps, values, label=name.removeprefix(STOP), linewidth=1.2)
     if names:
         axes.legend(fontsize=8, framealpha=0.9)
 

@@ -8,30 +8,24 @@ from __future__ import annotations
 import sys
 
 import torch
-from torch import Tensor
 
-from visualzoom.algorithms.records import CreditIn, LossIn, LossOutput
+from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
 from visualzoom.training.cli import main
 
 
-class RankedGroups:
-    """Nothing to inherit: a rule for credit, a loss, and three facts that the learner asks for."""
+class RankedGroups(Rule):
+    """`Rule` answers what the learner asks for beside credit and loss; any class with its members will do."""
 
-    needs_values = False
-    num_epochs = 1
-    num_minibatches = 1
-
-    def credit(self, given: CreditIn) -> Tensor:
+    def credit(self, given: CreditIn) -> Credit:
         """(siblings beaten - siblings that beat it) / size of the group, for each action token of the episode."""
         beats_EE = torch.sign(given.rewards_E[:, None] - given.rewards_E[None, :])
         siblings_EE = (given.group_E[:, None] == given.group_E[None, :]).float()
         credit_E = (beats_EE * siblings_EE).sum(dim=1) / siblings_EE.sum(dim=1)
-        return credit_E[given.episode_T]
+        return Credit(advantages_T=credit_E[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:
-        """- credit x log pi, divided by the tokens of the whole step so that micro-batches add up."""
-        loss = -(given.advantages_T * given.logprobs_T).sum() / given.num_tokens
-        return LossOutput(loss=loss, metrics={"policy_loss": loss.item()})
+        """- credit x log pi of each token; how tokens are summed up is not its business."""
+        return LossOutput(losses_T=-given.advantages_T * given.logprobs_T)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-import torch
 from gymnasium.utils.env_checker import check_env
 from own_agent import ColourSeeker
 from own_algorithm import RankedGroups
 from own_environment import WhichHalf
 
 from visualzoom.agents import ScriptedAgent, group_jobs, play
-from visualzoom.algorithms.records import CreditIn
+from visualzoom.algorithms.testing import credit_in
 from visualzoom.envs import VisualZoomEnv, iou
 from visualzoom.training.cli import main
 
@@ -82,14 +81,8 @@ def test_the_reward_charges_for_crops() -> None:
 
 
 def test_the_algorithm_credits_the_siblings_that_are_beaten() -> None:
-    given = CreditIn(
-        rewards_E=torch.tensor([1.0, 0.0, 3.0, 5.0, 5.0]),
-        group_E=torch.tensor([0, 0, 0, 1, 1]),
-        episode_T=torch.tensor([0, 0, 1, 2, 3, 4]),
-        turn_T=torch.zeros(6, dtype=torch.int64),
-    )
-    credit_T = RankedGroups().credit(given)
-    assert credit_T.tolist() == pytest.approx([0.0, 0.0, -2 / 3, 2 / 3, 0.0, 0.0])
+    given = credit_in(rewards=[1.0, 0.0, 3.0, 5.0, 5.0], groups=[0, 0, 0, 1, 1], turns=[[2], [1], [1], [1], [1]])
+    assert RankedGroups().credit(given).advantages_T.tolist() == pytest.approx([0.0, 0.0, -2 / 3, 2 / 3, 0.0, 0.0])
 
 
 def test_the_algorithm_trains(tmp_path: Path) -> None:

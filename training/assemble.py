@@ -6,12 +6,13 @@ trained or played here.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import msgspec
 import torch
@@ -21,6 +22,7 @@ from visualzoom.agents.chat import Renderer, open_renderer
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.records import Policy, Sampling
 from visualzoom.agents.transformers_policy import TransformersPolicy
+from visualzoom.algorithms.aggregation import KNOWN
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.registry import resolve, suggest
@@ -151,24 +153,29 @@ def _check_call(name: str, kind: str, make: Callable[..., object], *given: objec
 def _checked(name: str, algorithm: object) -> Algorithm:
     """The algorithm, if it has what the loop needs and learns at all."""
     if not isinstance(algorithm, Algorithm):
-        members = "credit, loss, needs_values, num_epochs and num_minibatches"
-        raise UsageError(f"--algorithm {name}: this gives a {type(algorithm).__name__}; an algorithm has {members}")
+        members = "credit, loss, needs_values, needs_greedy, num_epochs, num_minibatches and aggregation"
+        raise UsageError(
+            f"--algorithm {name}: this gives a {type(algorithm).__name__}; an algorithm has {members}. Inherit "
+            "visualzoom.algorithms.records.Rule for all but the first two"
+        )
     counts = (algorithm.num_epochs, algorithm.num_minibatches)
     if not all(isinstance(count, int) and count >= 1 for count in counts):
         raise UsageError(
             f"--algorithm {name}: num_epochs is {counts[0]!r} and num_minibatches is {counts[1]!r}; "
             "both must be whole numbers of at least 1"
         )
+    if algorithm.aggregation not in KNOWN:
+        raise UsageError(f"--algorithm {name}: aggregation is {algorithm.aggregation!r}; known are {', '.join(KNOWN)}")
     return algorithm
 
 
 def _types(make: Callable[..., object]) -> Mapping[str, Any]:
-    """Types of the settings, as far as they are told."""
+    """Types of the settings, as far as they are told; a dataclass tells those that it inherits in their own modules."""
+    plain_class = isinstance(make, type) and not dataclasses.is_dataclass(make)
     try:
-        parameters = inspect.signature(make, eval_str=True).parameters
-    except NameError:  # a name that only type checkers know
+        return get_type_hints(vars(make).get("__init__", make) if plain_class else make)
+    except (NameError, TypeError):  # a name that only type checkers know, or something that has no hints
         return {}
-    return {name: p.annotation for name, p in parameters.items() if p.annotation is not p.empty}
 
 
 def _value(key: str, text: str, kind: Any) -> object:

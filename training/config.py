@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from visualzoom.algorithms.terms import Terms
+
 
 class UsageError(ValueError):
     """The user asked for something that can't be done; the message says what was given, what is allowed, what to do."""
@@ -178,6 +180,9 @@ class ReportConfig:
     """Steps between saved sample episodes."""
     episodes_saved: int = 4
     """Episodes saved each time, as JSON and as a picture."""
+    alarms: Literal["off", "warn", "stop"] = "warn"
+    """What to do when the figures look sick (tool use collapses, boxes are blind, sampler and learner drift apart,
+    entropy is gone): nothing, say so, or say so and stop after a checkpoint."""
     tracker: tuple[str, ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl: names, or module:Class."""
 
@@ -207,9 +212,9 @@ class TrainConfig:
     model: str = "tiny"
     """tiny (built in), a folder with a checkpoint, a run folder, or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct."""
     algorithm: str = "grpo"
-    """reinforce, grpo, ppo, or module:Class."""
+    """reinforce, rloo, remax, reinforce_pp, grpo, gspo, cispo, sapo, gigpo, gdpo, dtpo, ppo, or module:Class."""
     algorithm_options: tuple[str, ...] = ()
-    """Settings of the algorithm as name=value, for example: scale_by_std=false."""
+    """Settings of the algorithm as name=value, for example: std=none clip_high=0.3."""
     agent: str = "vlm"
     """Name of an agent that keeps tokens, or module:Class."""
     steps: int = 80
@@ -224,6 +229,7 @@ class TrainConfig:
     """Run folder to go on with, bit for bit; only settings that change no number may differ."""
     world: WorldConfig = field(default_factory=WorldConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    terms: Terms = field(default_factory=Terms)
     learn: LearnConfig = field(default_factory=LearnConfig)
     machine: MachineConfig = field(default_factory=lambda: MachineConfig(num_threads=1))
     report: ReportConfig = field(default_factory=ReportConfig)

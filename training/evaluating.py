@@ -31,7 +31,17 @@ SCRIPTED: dict[str, str] = {
     "random": "visualzoom.agents.scripted:RandomAgent",
 }
 """Agents without a model, by name; a class of the user's is one too if its constructor takes no `policy`."""
-COLUMNS = ("accuracy", "reward", "tool_rate", "tool_calls", "tool_errors", "iou", "reply_tokens", "failed")
+COLUMNS = {
+    "accuracy": "accuracy",
+    "reward": "reward/mean",
+    "tool rate": "rollout/tool_rate",
+    "tool calls": "rollout/tool_calls/mean",
+    "tool errors": "rollout/tool_errors/mean",
+    "IoU": "zoom/iou_gt/mean",
+    "reply tokens": "rollout/reply_tokens/mean",
+    "failed": "rollout/failed",
+}
+"""Heading and figure of each column of the table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +135,7 @@ def table(figures: dict[str, Measures]) -> str:
     rows = [["", "tasks", *COLUMNS]]
     for mode, measures in figures.items():
         values = measures.values()
-        rows.append([mode, str(measures.num_episodes), *(_shown(name, values[name]) for name in COLUMNS)])
+        rows.append([mode, str(measures.num_episodes), *(_shown(name, values[name]) for name in COLUMNS.values())])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
@@ -133,7 +143,7 @@ def table(figures: dict[str, Measures]) -> str:
 def _shown(name: str, value: float) -> str:
     if value != value:  # NaN: there was nothing to measure
         return "-"
-    return f"{value:.0f}" if name == "failed" else f"{value:.3f}"
+    return f"{value:.0f}" if name == "rollout/failed" else f"{value:.3f}"
 
 
 def scripted_agent(name: str, world: WorldConfig) -> Agent | None:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from visualzoom.agents.model import ValueHead, VLModel, visual_of
-from visualzoom.algorithms.records import Algorithm, LossIn
+from visualzoom.algorithms.objective import Objective
+from visualzoom.algorithms.records import Credit
 from visualzoom.training.layout import Layout, lay_out
-from visualzoom.training.learner_report import LearnerReport, Predicted, Tally
+from visualzoom.training.learner_report import LearnerReport, Tally
+from visualzoom.training.loss_given import LossGiven, Predicted, counted
 from visualzoom.training.master_weights import MasterWeights
 from visualzoom.training.pack import Batch, Stem
 
@@ -105,22 +107,37 @@ class Learner:
         return logprobs_T
 
     def update(
-        self, batch: Batch, advantages_T: Tensor, algorithm: Algorithm, values_T: Tensor | None = None
+        self,
+        batch: Batch,
+        credit: Credit,
+        objective: Objective,
+        *,
+        values_T: Tensor | None = None,
+        reference_logprobs_T: Tensor | None = None,
     ) -> LearnerReport:
-        """Optimize the algorithm's loss on the batch.
+        """Optimize the objective on the batch.
 
         Args:
             batch: The episodes.
-            advantages_T: From the algorithm's `credit`.
-            algorithm: Its `loss`, and how many passes and mini-batches it wants.
+            credit: From the objective's `credit`.
+            objective: The loss, and how many passes and mini-batches it wants.
             values_T: From `values`, if the algorithm needs them.
+            reference_logprobs_T: If the objective needs them.
         """
-        if len(advantages_T) != batch.num_actions:
-            raise ValueError(f"{len(advantages_T)} advantages for {batch.num_actions} action tokens")
+        if len(credit.advantages_T) != batch.num_actions:
+            raise ValueError(f"{len(credit.advantages_T)} advantages for {batch.num_actions} action tokens")
+        given = LossGiven(
+            batch=batch,
+            credit=credit,
+            objective=objective,
+            values_T=values_T,
+            reference_logprobs_T=reference_logprobs_T,
+            old_logprobs_T=self.logprobs(batch) if objective.needs_old_logprobs else None,
+        )
         tally = Tally()
-        for _ in range(algorithm.num_epochs):
-            for stems in self._minibatches(batch.stems, algorithm.num_minibatches):
-                self._accumulate(batch, stems, advantages_T, algorithm, values_T, tally)
+        for _ in range(objective.algorithm.num_epochs):
+            for stems in self._minibatches(batch.stems, objective.algorithm.num_minibatches):
+                self._accumulate(given, stems, tally)
                 self._step(tally)
         return tally.report(self._optimizer.param_groups[0]["lr"], batch)
 
@@ -146,37 +163,15 @@ class Learner:
         if taken:
             yield lay_out(taken, self.model)
 
-    def _accumulate(
-        self,
-        batch: Batch,
-        stems: Sequence[Stem],
-        advantages_T: Tensor,
-        algorithm: Algorithm,
-        values_T: Tensor | None,
-        tally: Tally,
-    ) -> None:
-        """Add up the gradient of one mini-batch over its passes."""
-        num_tokens = sum(stem.num_actions for stem in stems)
-        num_episodes = sum(len(stem.branches) for stem in stems)
-        device = self.model.device
-        for layout in self._passes(stems):
-            predicted = self._predict(layout, batch.token_T)
-            behaviour_A = batch.behaviour_logprobs_T[layout.action_A].to(device)
-            output = algorithm.loss(
-                LossIn(
-                    logprobs_T=predicted.logprobs_A,
-                    behaviour_logprobs_T=behaviour_A,
-                    advantages_T=advantages_T[layout.action_A].to(device),
-                    episode_T=layout.episode_A,
-                    num_tokens=num_tokens,
-                    num_episodes=num_episodes,
-                    values_T=predicted.values_A,
-                    behaviour_values_T=None if values_T is None else values_T[layout.action_A].to(device),
-                    entropy_T=predicted.entropy_A,
-                )
-            )
+    def _accumulate(self, given: LossGiven, stems: Sequence[Stem], tally: Tally) -> None:
+        """Add up the gradient of one optimizer step over its passes."""
+        weights_T = given.weights(stems)
+        for layout in self._passes(counted(stems, weights_T)):
+            predicted = self._predict(layout, given.batch.token_T)
+            loss_in = given.loss_in(layout.action_A, layout.episode_A, predicted, weights_T)
+            output = given.objective.loss(loss_in)
             output.loss.backward()
-            tally.add_pass(layout, output.loss, output.metrics, predicted, behaviour_A, num_tokens)
+            tally.add_pass(layout, output, loss_in)
 
     def _predict(self, layout: Layout, token_T: Tensor) -> Predicted:
         """Log-probability, entropy and value at each action of a pass."""

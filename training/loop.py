@@ -7,31 +7,29 @@ float32, same number of threads). Nothing random is carried along: every step dr
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from typing import NoReturn
 
-from visualzoom.agents.pool import Job
-from visualzoom.agents.rollout import Played, group_jobs, play
-from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
+from visualzoom.agents.rollout import Played
+from visualzoom.algorithms.diagnostics import credit_metrics
 from visualzoom.evaluation.curves import draw_curves
 from visualzoom.evaluation.evaluate import Mode
 from visualzoom.evaluation.measure import Measures
+from visualzoom.training.alarms import Alarms
 from visualzoom.training.checks import check_train
 from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.gather import Gathered, gather
 from visualzoom.training.metrics import read_metrics
-from visualzoom.training.pack import learnable, pack_played
+from visualzoom.training.pack import pack_played
 from visualzoom.training.progress import Progress, open_progress
 from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
+from visualzoom.training.step_clock import StepClock
 from visualzoom.training.stopping import StopRequest
 from visualzoom.training.summary import Evaluations, Summary, last_words, own_name, summarise
 from visualzoom.training.world import unseen
-
-SEED_STRIDE = 1_000_003
-"""Runs of different seeds begin at different tasks of an endless source."""
 
 
 def train(config: TrainConfig) -> Summary | None:
@@ -45,22 +43,30 @@ def train(config: TrainConfig) -> Summary | None:
     """
     check_train(config)
     run = open_training(config, open_run(config))
-    state = run.state
+    state, objective, alarms = run.state, run.objective, Alarms.of(run.earlier_rows())
     with closing(run), StopRequest() as stop, open_progress(config.steps, first_step=state.step) as progress:
         examine_before(run, progress)
         progress.phase("training")
         while state.step < config.steps and not stop.requested:
-            began_s = time.perf_counter()
-            played = play(run.agent, run.envs, draw_jobs(config, state.step))
-            batch = pack_played(played) if any(map(learnable, played)) else give_up(run, played)
-            values = run.learner.values(batch) if run.algorithm.needs_values else None
-            advantages = run.algorithm.credit(batch.credit_in(values))
-            report = run.learner.update(batch, advantages, run.algorithm, values)
-            state.step += 1
+            clock = StepClock()
+            with clock.phase("rollout"):
+                gathered = gather(run)
+            batch = pack_played(gathered.kept, gathered.greedy_rewards) if gathered.kept else give_up(run, gathered)
+            with clock.phase("credit"):
+                values = run.learner.values(batch) if objective.algorithm.needs_values else None
+                reference = run.learner.reference_logprobs(batch) if objective.needs_reference else None
+                given = batch.credit_in(values, reference)
+                credit = objective.credit(given)
+            with clock.phase("update"):
+                report = run.learner.update(batch, credit, objective, values_T=values, reference_logprobs_T=reference)
+            state.step, state.next_task = state.step + 1, gathered.next_task
             run.policy.publish(state.step)
-            row = run.note_step(played, report, time.perf_counter() - began_s)
+            row = run.note_step(gathered, report, credit_metrics(given, credit) | clock.values(report))
             progress.step(state.step, row)
-            keep(run, played)
+            alarmed = sound(run, alarms.watch(row), progress)
+            keep(run, gathered.played)
+            if alarmed:
+                break
         keep_last(run)
         summary = conclude(run, progress) if state.step >= config.steps else None
     troubles = run.envs.troubles()
@@ -71,25 +77,26 @@ def train(config: TrainConfig) -> Summary | None:
     return summary
 
 
-def draw_jobs(config: TrainConfig, step: int) -> list[Job]:
-    """Groups of episodes for this step: the next tasks in line."""
-    learn = config.learn
-    first = config.seed * SEED_STRIDE + step * learn.tasks_per_step
-    indices = [(first + i) % HELD_OUT_FIRST for i in range(learn.tasks_per_step)]
-    return group_jobs(indices, group_size=learn.group_size, seed=config.seed)
-
-
-def give_up(run: Run, played: Sequence[Played]) -> NoReturn:
+def give_up(run: Run, gathered: Gathered) -> NoReturn:
     """A step without anything to learn from is no chance: say how the episodes ended, and save what there is."""
     run.save()
+    played = gathered.played
     counts = Counter(one.episode.stop_reason.value for one in played)
     ends = ", ".join(f"{count} {end}" for end, count in counts.items())
     problem = next((f"; the first: {one.problem}" for one in played if one.problem is not None), "")
     raise UsageError(
         f"all {len(played)} episodes of step {run.state.step + 1} failed ({ends}{problem}). After context_overflow "
-        "raise --max-context-tokens; after env_error mend the environment, reward or tool. Then go on with "
-        f"--resume {run.folder.path}"
+        "raise --max-context-tokens; after env_error mend the environment, reward or tool; with --truncated drop "
+        f"raise the limit that was met. Then go on with --resume {run.folder.path}"
     )
+
+
+def sound(run: Run, alarms: Sequence[str], progress: Progress) -> bool:
+    """Say what looks sick; whether to stop for it."""
+    mode = run.config.report.alarms
+    for alarm in alarms if mode != "off" else ():
+        progress.note(f"ALARM at step {run.state.step}: {alarm}")
+    return bool(alarms) and mode == "stop"
 
 
 def examine_before(run: Run, progress: Progress) -> None:

@@ -18,11 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
-    "reward": ("reward", "{:.2f}"),
+    "reward/mean": ("reward", "{:.2f}"),
     "accuracy": ("accuracy", "{:.1%}"),
-    "tool_calls": ("tool calls", "{:.2f}"),
-    "iou": ("IoU", "{:.2f}"),
-    "reply_tokens": ("tokens a reply", "{:.1f}"),
+    "rollout/tool_calls/mean": ("tool calls", "{:.2f}"),
+    "zoom/iou_gt/mean": ("IoU", "{:.2f}"),
+    "rollout/reply_tokens/mean": ("tokens a reply", "{:.1f}"),
 }
 """Metrics that are shown, with their heading and format."""
 LINES_EVERY_S = 5.0

@@ -7,8 +7,8 @@ config.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +18,9 @@ from visualzoom.agents.pool import EnvPool
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.rollout import Played
 from visualzoom.agents.transformers_policy import TransformersPolicy
-from visualzoom.algorithms.records import Algorithm
+from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.state import Stateful
+from visualzoom.algorithms.terms import Terms
 from visualzoom.envs.parts import open_protocol
 from visualzoom.envs.records import TaskSource
 from visualzoom.evaluation.evaluate import Mode, evaluate
@@ -29,8 +30,9 @@ from visualzoom.training.assemble import OpenModel, make_agent, make_algorithm, 
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
+from visualzoom.training.gather import Gathered
 from visualzoom.training.learner import Learner, LearnerConfig, LearnerReport
-from visualzoom.training.metrics import MetricsLog
+from visualzoom.training.metrics import MetricsLog, Row, read_metrics
 from visualzoom.training.models import write_note
 from visualzoom.training.run_folder import RunFolder
 from visualzoom.training.summary import Evaluations
@@ -44,6 +46,8 @@ class RunState:
 
     step: int = 0
     """Batches of episodes trained on."""
+    next_task: int = 0
+    """Tasks drawn so far."""
     seconds: float = 0.0
     """Spent in training steps."""
     best_score: float = -math.inf
@@ -67,7 +71,7 @@ class Run:
     source: TaskSource
     envs: EnvPool
     learner: Learner
-    algorithm: Algorithm
+    objective: Objective
     checkpoints: CheckpointStore
     metrics: MetricsLog
     num_threads: int
@@ -84,14 +88,22 @@ class Run:
             self.metrics.log(mode, self.state.step, measures.values())
         return measures
 
-    def note_step(self, played: Sequence[Played], report: LearnerReport, seconds: float) -> dict[str, float]:
+    def earlier_rows(self) -> list[Row]:
+        """Training rows of the part of the run before this one."""
+        return [row for row in read_metrics(self.folder.metrics) if row["kind"] == "train"]
+
+    def greedy_agent(self) -> Agent:
+        """Who plays the baseline of algorithms that want one."""
+        return _agent(self.config, self.policy, self.opened, temperature=0.0)
+
+    def note_step(self, gathered: Gathered, report: LearnerReport, figures: Mapping[str, float]) -> dict[str, float]:
         """Count and log a step that was just taken; gives the row that was logged."""
         state = self.state
-        state.seconds += seconds
+        state.seconds += figures["timing/step"]
         state.skipped_updates += report.num_skipped_steps
-        measures = measure([one.episode for one in played], reply_lengths(one.ledger for one in played))
+        measures = measure([one.episode for one in gathered.played], reply_lengths(o.ledger for o in gathered.played))
         state.failed_episodes += measures.num_failed
-        row = measures.values() | _learner_row(report) | {"seconds": seconds}
+        row = measures.values() | gathered.values(state.step - 1) | learner_values(report) | dict(figures)
         self.metrics.log("train", state.step, row)
         return row
 
@@ -104,11 +116,12 @@ class Run:
 
     def save(self, *, best: bool = False) -> Checkpoint:
         """Write a checkpoint of this moment."""
-        algorithm = self.algorithm.state_dict() if isinstance(self.algorithm, Stateful) else {}
+        algorithm = self.objective.algorithm
+        memory = algorithm.state_dict() if isinstance(algorithm, Stateful) else {}
         state = {
             "run": asdict(self.state),
             "learner": self.learner.state_dict(),
-            "algorithm": dict(algorithm),
+            "algorithm": dict(memory),
             "rng": rng_state(),
             "num_threads": self.num_threads,
         }
@@ -156,7 +169,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         source=source,
         envs=open_pool(make_env, config.world, env_workers=config.env_workers, num_threads=num_threads),
         learner=_learner(config, opened, with_values=algorithm.needs_values),
-        algorithm=algorithm,
+        objective=Objective(algorithm=algorithm, terms=with_length(config)),
         checkpoints=checkpoints,
         metrics=_metrics(config, folder, checkpoint),
         num_threads=num_threads,
@@ -221,8 +234,8 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
             f"sums would round differently. Pass --num-threads {saved['num_threads']}"
         )
     run.learner.load_state_dict(saved["learner"])
-    if isinstance(run.algorithm, Stateful):
-        run.algorithm.load_state_dict(saved["algorithm"])
+    if isinstance(run.objective.algorithm, Stateful):
+        run.objective.algorithm.load_state_dict(saved["algorithm"])
     values = saved["run"]
     before, forced = values.pop("before"), values.pop("forced")
     run.state = RunState(
@@ -234,14 +247,20 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
     restore_rng(saved["rng"])
 
 
-def _learner_row(report: LearnerReport) -> dict[str, float]:
+def with_length(config: TrainConfig) -> Terms:
+    """The terms, with the most tokens that the replies of an episode can have where a constant is asked for."""
+    most = min(config.policy.max_tokens * config.world.max_turns, config.policy.max_context_tokens)
+    return config.terms if config.terms.length_tokens else replace(config.terms, length_tokens=most)
+
+
+def learner_values(report: LearnerReport) -> dict[str, float]:
+    """Flat figures of an update for the metrics log."""
     row = {
-        "loss": report.loss,
-        "grad_norm": report.grad_norm,
-        "learning_rate": report.learning_rate,
-        "entropy": report.entropy,
-        "max_logprob_gap": report.max_logprob_gap,
-        "skipped_steps": float(report.num_skipped_steps),
-        "action_tokens": float(report.num_actions),
+        "policy/objective": report.loss,
+        "policy/grad_norm": report.grad_norm,
+        "policy/lr": report.learning_rate,
+        "policy/skipped_steps": float(report.num_skipped_steps),
+        "perf/tokens_read": float(report.num_tokens_read),
+        "perf/action_tokens": float(report.num_actions),
     }
     return row | {name: float(value) for name, value in report.metrics.items()}

@@ -1,4 +1,4 @@
-"""Laws of the algorithms as wholes: micro-batches, memory, convergence."""
+"""Laws of the algorithms as wholes: on-policy gradients, order, micro-batches, finite differences, memory, settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,167 +15,270 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import visualzoom.algorithms
 from visualzoom.algorithms import ALGORITHMS
+from visualzoom.algorithms.aggregation import KNOWN
+from visualzoom.algorithms.cispo import CISPO
+from visualzoom.algorithms.dtpo import DTPO
+from visualzoom.algorithms.gdpo import GDPO
+from visualzoom.algorithms.gigpo import GiGPO
 from visualzoom.algorithms.grpo import GRPO
+from visualzoom.algorithms.gspo import GSPO
+from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.ppo import PPO
-from visualzoom.algorithms.records import Algorithm, CreditIn, LossIn, LossOutput
+from visualzoom.algorithms.records import Aggregation, Algorithm, CreditIn, LossIn
 from visualzoom.algorithms.reinforce import Reinforce
+from visualzoom.algorithms.reinforce_pp import ReinforcePP
+from visualzoom.algorithms.remax import ReMax
+from visualzoom.algorithms.rloo import RLOO
+from visualzoom.algorithms.sapo import SAPO
 from visualzoom.algorithms.state import Stateful
+from visualzoom.algorithms.testing import credit_in, loss_in
 
 Make = Callable[[], Algorithm]
-GROUP_RELATIVE: list[Make] = [
-    GRPO,
-    lambda: GRPO(scale_by_std=False, per="episode"),
-    lambda: GRPO(num_epochs=3, num_minibatches=2),
-]
-MAKERS: list[Make] = [
-    *GROUP_RELATIVE,
-    Reinforce,
-    lambda: Reinforce(baseline="none"),
-    lambda: Reinforce(baseline="ema"),
-    PPO,
-    lambda: PPO(discount=0.99, decay=0.95),
-]
+GROUP_RELATIVE: dict[str, Make] = {
+    "grpo": GRPO,
+    "dr_grpo": lambda: GRPO(std="none", aggregation="episode-sum"),
+    "grpo, batch std": lambda: GRPO(std="batch", ratio_max=3.0),
+    "rloo": RLOO,
+    "gspo": GSPO,
+    "cispo": CISPO,
+    "sapo": SAPO,
+    "gigpo": lambda: GiGPO(discount=1.0),
+    "dtpo": DTPO,
+    "gdpo": GDPO,
+    "reinforce++ with group baseline": lambda: ReinforcePP(baseline="group"),
+}
+MAKERS: dict[str, Make] = {
+    **GROUP_RELATIVE,
+    "gigpo, discounted": GiGPO,
+    "reinforce": Reinforce,
+    "reinforce, none": lambda: Reinforce(baseline="none"),
+    "reinforce, ema": lambda: Reinforce(baseline="ema"),
+    "reinforce++": ReinforcePP,
+    "remax": ReMax,
+    "ppo": PPO,
+    "ppo, decaying": lambda: PPO(discount=0.99, decay=0.95),
+    "ppo, turns": lambda: PPO(level="turn", discount=0.95),
+    "ppo, two levels": lambda: PPO(level="bilevel", turn_discount=0.9, decay=0.9),
+}
+every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+episodes = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), min_size=2, max_size=6)
 
 
-def make_credit_in(lengths: list[int], *, seed: int = 0) -> CreditIn:
-    """Episodes of these lengths in pairs of siblings, with random rewards and values."""
+def make_given(turns: list[list[int]], *, seed: int = 0, rewards: list[float] | None = None) -> CreditIn:
+    """Episodes of these turns in pairs of siblings, with random rewards that have the usual parts."""
     random = torch.Generator().manual_seed(seed)
-    episode_T = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    return CreditIn(
-        rewards_E=torch.rand(len(lengths), generator=random),
-        group_E=torch.arange(len(lengths)) // 2,
-        episode_T=episode_T,
-        turn_T=torch.zeros_like(episode_T),
-        values_T=torch.rand(len(episode_T), generator=random),
+    parts = {
+        name: torch.rand(len(turns), generator=random).round(decimals=1) for name in ("accuracy", "format", "tool")
+    }
+    totals = torch.stack(list(parts.values())).sum(0).tolist() if rewards is None else rewards
+    return credit_in(
+        rewards=totals,
+        groups=[i // 2 for i in range(len(turns))],
+        turns=turns,
+        parts={name: values.tolist() for name, values in parts.items()},
+        greedy=[0.5] * len(turns),
+        seed=seed,
     )
 
 
-def make_loss_in(advantages_T: Tensor, given: CreditIn, *, seed: int = 1) -> LossIn:
-    """Log-probs near those that acted, float64, with gradients."""
-    random = torch.Generator().manual_seed(seed)
-    num_tokens = len(given.episode_T)
-    acted_T = -3 * torch.rand(num_tokens, generator=random, dtype=torch.float64)
-    moved_T = acted_T + 0.4 * torch.randn(num_tokens, generator=random, dtype=torch.float64)
-    assert given.values_T is not None
-    return LossIn(
-        logprobs_T=moved_T.requires_grad_(),
-        behaviour_logprobs_T=acted_T,
-        advantages_T=advantages_T.double(),
-        episode_T=given.episode_T,
-        num_tokens=num_tokens,
-        num_episodes=len(given.rewards_E),
-        values_T=(given.values_T.double() + 0.3).requires_grad_(),
-        behaviour_values_T=given.values_T.double(),
-        entropy_T=torch.rand(num_tokens, generator=random, dtype=torch.float64),
+def gradient_of(algorithm: Algorithm, given_loss: LossIn) -> Tensor:
+    """Of the whole loss with respect to the log-probabilities; 0 where it is not reached."""
+    loss = Objective(algorithm=algorithm).loss(given_loss).loss
+    (gradient_T,) = torch.autograd.grad(loss, given_loss.logprobs_T)
+    return gradient_T
+
+
+def test_every_name_leads_to_an_algorithm_with_defaults() -> None:
+    for name, path in ALGORITHMS.items():
+        module, _, attribute = path.partition(":")
+        algorithm = vars(importlib.import_module(module))[attribute]()
+        assert isinstance(algorithm, Algorithm)
+        assert algorithm.needs_values is (name == "ppo") and algorithm.needs_greedy is (name == "remax")
+        assert any(type(make()) is type(algorithm) for make in MAKERS.values()), f"{name} is in no test"
+    assert get_args(Aggregation) == KNOWN
+
+
+def test_an_algorithm_fits_on_one_screen() -> None:
+    (folder,) = visualzoom.algorithms.__path__
+    for path in ALGORITHMS.values():
+        file = Path(folder) / (path.partition(":")[0].rpartition(".")[2] + ".py")
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 75, file.name
+
+
+@every
+@given(turns=episodes, seed=st.integers(0, 99))
+def test_on_policy_the_gradient_is_that_of_the_policy_gradient(make: Make, turns: list[list[int]], seed: int) -> None:
+    algorithm, batch = make(), make_given(turns, seed=seed)
+    given_loss = loss_in(batch, algorithm.credit(batch), aggregation=algorithm.aggregation)
+    expected_T = -given_loss.weights_T * given_loss.advantages_T
+    torch.testing.assert_close(
+        per_episode(gradient_of(algorithm, given_loss), batch), per_episode(expected_T, batch), atol=1e-12, rtol=1e-9
     )
 
 
-def part(given: LossIn, keep_T: Tensor) -> LossIn:
-    """A micro-batch: the tokens kept, the counts of the whole."""
-    return replace(
-        given,
-        logprobs_T=given.logprobs_T[keep_T],
-        behaviour_logprobs_T=given.behaviour_logprobs_T[keep_T],
-        advantages_T=given.advantages_T[keep_T],
-        episode_T=given.episode_T[keep_T],
-        values_T=None if given.values_T is None else given.values_T[keep_T],
-        behaviour_values_T=None if given.behaviour_values_T is None else given.behaviour_values_T[keep_T],
-        entropy_T=None if given.entropy_T is None else given.entropy_T[keep_T],
+def per_episode(values_T: Tensor, batch: CreditIn) -> Tensor:
+    """GSPO spreads the gradient of an episode over its tokens, which have one advantage: sums are compared."""
+    return torch.zeros(len(batch.rewards_E), dtype=values_T.dtype).index_add(0, batch.episode_T, values_T)
+
+
+@every
+@given(turns=episodes, drift=st.sampled_from([0.05, 0.4]))
+def test_gradients_equal_finite_differences(make: Make, turns: list[list[int]], drift: float) -> None:
+    algorithm, batch = make(), make_given(turns)
+    given_loss = loss_in(batch, algorithm.credit(batch), drift=drift, aggregation=algorithm.aggregation)
+    objective = Objective(algorithm=algorithm)
+    gradient_T = gradient_of(algorithm, given_loss)
+    stops_gradients = isinstance(algorithm, (CISPO, GSPO))  # their values are not the integral of their gradients
+    if stops_gradients:
+        return
+    direction_T = torch.randn(len(gradient_T), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def loss_at(step: float) -> float:
+        moved = (given_loss.logprobs_T + step * direction_T).detach().requires_grad_()
+        return objective.loss(replace(given_loss, logprobs_T=moved)).loss.item()
+
+    step = 1e-6
+    slopes = [(loss_at(step) - loss_at(0.0)) / step, (loss_at(0.0) - loss_at(-step)) / step]
+    expected = float((gradient_T * direction_T).sum())
+    assert min(slopes) - 1e-5 <= expected <= max(slopes) + 1e-5  # between them where a clip begins just there
+
+
+@every
+@given(turns=episodes, order=st.randoms(use_true_random=False))
+def test_the_order_of_episodes_and_the_names_of_groups_do_not_matter(make: Make, turns: list[list[int]], order) -> None:  # type: ignore[no-untyped-def]
+    batch = make_given(turns)
+    places = list(range(len(turns)))
+    order.shuffle(places)
+    inverse_E = torch.tensor(places).argsort()
+    token_order = torch.cat([torch.nonzero(batch.episode_T == e)[:, 0] for e in places])
+    shuffled = replace(
+        batch,
+        rewards_E=batch.rewards_E[places],
+        group_E=7 - batch.group_E[places],
+        episode_T=inverse_E[batch.episode_T][token_order],
+        parts_E={name: part_E[places] for name, part_E in batch.parts_E.items()},
+        greedy_E=None if batch.greedy_E is None else batch.greedy_E[places],
+        **{
+            name: column[token_order]
+            for name in ("turn_T", "rewards_T", "calls_T", "anchor_T", "values_T", "behaviour_logprobs_T")
+            if (column := vars_of(batch)[name]) is not None
+        },
     )
+    expected, found = make().credit(batch), make().credit(shuffled)
+    torch.testing.assert_close(found.advantages_T, expected.advantages_T[token_order], atol=1e-9, rtol=1e-7)
+    if expected.returns_T is not None and found.returns_T is not None:
+        torch.testing.assert_close(found.returns_T, expected.returns_T[token_order], equal_nan=True)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_name_leads_to_an_algorithm_with_defaults(name: str) -> None:
-    module, _, attribute = ALGORITHMS[name].partition(":")
-    algorithm: Algorithm = vars(importlib.import_module(module))[attribute]()
-    assert algorithm.num_epochs >= 1
-    assert algorithm.num_minibatches >= 1
-    assert algorithm.needs_values is (name == "ppo")
+def vars_of(batch: CreditIn) -> dict[str, Tensor | None]:
+    """Its token columns by name."""
+    return {
+        "turn_T": batch.turn_T,
+        "rewards_T": batch.rewards_T,
+        "calls_T": batch.calls_T,
+        "anchor_T": batch.anchor_T,
+        "values_T": batch.values_T,
+        "behaviour_logprobs_T": batch.behaviour_logprobs_T,
+    }
 
 
-@pytest.mark.parametrize("make", MAKERS)
-@given(lengths=st.lists(st.integers(0, 5), min_size=2, max_size=6), splits=st.integers(1, 4))
-def test_micro_batches_add_up_to_the_whole(make: Make, lengths: list[int], splits: int) -> None:
-    algorithm, given_credit = make(), make_credit_in(lengths)
-    whole = make_loss_in(algorithm.credit(given_credit), given_credit)
-
-    def total(outputs: list[LossOutput]) -> tuple[float, Tensor, dict[str, float]]:
-        loss = torch.stack([output.loss for output in outputs]).sum()
-        (gradient,) = torch.autograd.grad(loss, [whole.logprobs_T])
-        names = outputs[0].metrics
-        return loss.item(), gradient, {name: sum(output.metrics[name] for output in outputs) for name in names}
-
-    loss, gradient_T, metrics = total([algorithm.loss(whole)])
-    pieces = [algorithm.loss(part(whole, whole.episode_T % splits == i)) for i in range(splits)]
-    split_loss, split_gradient_T, split_metrics = total(pieces)
-    assert split_loss == pytest.approx(loss, abs=1e-12)
-    torch.testing.assert_close(split_gradient_T, gradient_T)
-    assert split_metrics == pytest.approx(metrics, abs=1e-12)
+@every
+@given(turns=episodes, splits=st.integers(1, 4), drift=st.sampled_from([0.0, 0.4]))
+def test_micro_batches_add_up_to_the_whole(make: Make, turns: list[list[int]], splits: int, drift: float) -> None:
+    algorithm, batch = make(), make_given(turns)
+    whole = loss_in(batch, algorithm.credit(batch), drift=drift, aggregation=algorithm.aggregation)
+    objective = Objective(algorithm=algorithm)
+    outputs = [objective.loss(whole.select(whole.episode_T % splits == i)) for i in range(splits)]
+    loss = torch.stack([output.loss for output in outputs]).sum()
+    (gradient_T,) = torch.autograd.grad(loss, whole.logprobs_T)
+    assert loss.item() == pytest.approx(objective.loss(whole).loss.item(), abs=1e-12)
+    torch.testing.assert_close(gradient_T, gradient_of(algorithm, whole), atol=1e-12, rtol=1e-9)
 
 
-@pytest.mark.parametrize("make", GROUP_RELATIVE)
+@every
+@given(turns=episodes, junk=st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e30]))
+def test_what_stands_at_tokens_without_weight_changes_nothing(make: Make, turns: list[list[int]], junk: float) -> None:
+    algorithm, batch = make(), make_given(turns)
+    counted_T = batch.episode_T > 0
+    clean = loss_in(batch, algorithm.credit(batch), drift=0.3, aggregation=algorithm.aggregation, counted_T=counted_T)
+    dirty_T = torch.where(counted_T, clean.logprobs_T.detach(), junk).requires_grad_()
+    dirty = replace(
+        clean,
+        logprobs_T=dirty_T,
+        old_logprobs_T=torch.where(counted_T, clean.old_logprobs_T, junk),
+        advantages_T=torch.where(counted_T, clean.advantages_T, junk),
+    )
+    gradient_T = gradient_of(algorithm, dirty)
+    torch.testing.assert_close(gradient_T, gradient_of(algorithm, clean), atol=0, rtol=0)
+    assert not gradient_T[~counted_T].any()
+
+
+@pytest.mark.parametrize("make", GROUP_RELATIVE.values(), ids=GROUP_RELATIVE)
 def test_groups_without_spread_give_a_gradient_of_exactly_zero(make: Make) -> None:
     algorithm = make()
-    credit_in = replace(make_credit_in([3, 1, 2, 4]), rewards_E=torch.tensor([0.8, 0.8, -0.2, -0.2]))
-    advantages_T = algorithm.credit(credit_in)
-    assert not advantages_T.any()
-    given_loss = make_loss_in(advantages_T, credit_in)
-    algorithm.loss(given_loss).loss.backward()
-    assert given_loss.logprobs_T.grad is not None
-    assert not given_loss.logprobs_T.grad.any()
+    even = {"accuracy": [0.8, 0.8, 0.1, 0.1], "format": [0.0] * 4, "tool": [0.3, 0.3, 0.7, 0.7]}
+    batch = credit_in(rewards=[0.8, 0.8, -0.2, -0.2], groups=[0, 0, 1, 1], turns=[[2, 1], [1], [1, 1], [4]], parts=even)
+    credit = algorithm.credit(batch)
+    assert not credit.advantages_T.any()
+    given_loss = loss_in(batch, credit, drift=0.3, aggregation=algorithm.aggregation)
+    assert not gradient_of(algorithm, given_loss).any()
 
 
 def test_all_tokens_of_an_episode_get_its_advantage() -> None:
-    credit_in = replace(make_credit_in([2, 3]), rewards_E=torch.tensor([2.0, 0.0]))
-    assert GRPO(scale_by_std=False).credit(credit_in).tolist() == [1.0, 1.0, -1.0, -1.0, -1.0]
-    assert Reinforce(baseline="none").credit(credit_in).tolist() == [2.0, 2.0, 0.0, 0.0, 0.0]
-    assert Reinforce(scale_by_std=False).credit(credit_in).tolist() == [1.0, 1.0, -1.0, -1.0, -1.0]
+    batch = credit_in(rewards=[2.0, 0.0], groups=[0, 0], turns=[[2], [3]])
+    assert GRPO(std="none").credit(batch).advantages_T.tolist() == [1.0, 1.0, -1.0, -1.0, -1.0]
+    assert RLOO().credit(batch).advantages_T.tolist() == [2.0, 2.0, -2.0, -2.0, -2.0]
+    assert Reinforce(baseline="none").credit(batch).advantages_T.tolist() == [2.0, 2.0, 0.0, 0.0, 0.0]
+    assert Reinforce(scale_by_std=False).credit(batch).advantages_T.tolist() == [1.0, 1.0, -1.0, -1.0, -1.0]
 
 
-def test_the_count_that_divides_is_that_of_the_tokens_or_of_the_episodes() -> None:
-    credit_in = make_credit_in([2, 6])
-    given_loss = replace(make_loss_in(torch.ones(8), credit_in), behaviour_logprobs_T=torch.zeros(8))
-    given_loss = replace(given_loss, logprobs_T=torch.zeros(8))  # ratio 1, advantage 1: each token costs -1
-    assert GRPO(per="token").loss(given_loss).loss.item() == -1.0
-    assert GRPO(per="episode").loss(given_loss).loss.item() == -4.0
+def test_remax_with_a_baseline_of_0_is_reinforce_without_one() -> None:
+    batch = credit_in(rewards=[2.0, 0.5], groups=[0, 0], turns=[[2], [3]], greedy=[0.0, 0.0])
+    assert torch.equal(ReMax().credit(batch).advantages_T, Reinforce(baseline="none").credit(batch).advantages_T)
+    with pytest.raises(ValueError, match=r"CreditIn\.greedy_E"):
+        ReMax().credit(replace(batch, greedy_E=None))
 
 
-def test_ppo_fits_values_to_the_returns_before_whitening() -> None:
-    algorithm = PPO(value_clip=100.0)
-    credit_in = replace(make_credit_in([2, 1]), rewards_E=torch.tensor([2.0, 0.5]))
-    given_loss = make_loss_in(algorithm.credit(credit_in), credit_in)
-    returns_T = torch.tensor([2.0, 2.0, 0.5], dtype=torch.float64)  # discount and decay 1: the episode's reward
-    assert algorithm.loss(replace(given_loss, values_T=returns_T)).metrics["value_loss"] == pytest.approx(0, abs=1e-9)
-    beside = algorithm.loss(replace(given_loss, values_T=returns_T + 1))
-    assert beside.metrics["value_loss"] == pytest.approx(0.5, abs=1e-6)
-    assert beside.loss.item() == pytest.approx(beside.metrics["policy_loss"] + 0.1 * 0.5, abs=1e-6)
+def test_dtpo_judges_calls_and_answers_apart() -> None:
+    parts = {"accuracy": [1.0, 0.0], "format": [0.0, 0.0], "tool": [0.0, 1.0]}
+    batch = credit_in(rewards=[1.0, 1.0], groups=[0, 0], turns=[[2, 1], [1, 2]], parts=parts)
+    signs = DTPO().credit(batch).advantages_T.sign().tolist()
+    assert signs == [-1.0, -1.0, 1.0, 1.0, -1.0, -1.0]  # call, call, answer; call, answer, answer
+    with pytest.raises(ValueError, match="no part luck; its parts are accuracy, format, tool"):
+        DTPO(tool_parts=("luck",)).credit(batch)
 
 
-def test_ppo_advantages_are_white_over_the_tokens_of_the_batch() -> None:
-    advantages_T = PPO(decay=0.95).credit(make_credit_in([3, 1, 5, 2]))
-    assert advantages_T.mean().item() == pytest.approx(0, abs=1e-6)
-    assert advantages_T.std().item() == pytest.approx(1, abs=1e-4)
+def test_gdpo_lets_no_part_drown_another() -> None:
+    parts = {"large": [100.0, 0.0, 0.0, 0.0], "small": [0.0, 0.0, 0.0, 0.01]}
+    batch = credit_in(rewards=[100.0, 0.0, 0.0, 0.01], groups=[0] * 4, turns=[[1]] * 4, parts=parts)
+    first, _, _, last = GDPO().credit(batch).advantages_T.tolist()
+    assert first == pytest.approx(last, rel=1e-3)
+    weighted = GDPO(weights={"small": 0.0}).credit(batch).advantages_T
+    assert weighted[0] > weighted[3]
+    with pytest.raises(ValueError, match="weights name luck; the reward's parts are large, small"):
+        GDPO(weights={"luck": 1.0}).credit(batch)
 
 
 def test_ppo_says_what_is_missing() -> None:
-    credit_in = replace(make_credit_in([2, 1]), values_T=None)
+    batch = make_given([[2], [1]])
     with pytest.raises(ValueError, match=r"CreditIn\.values_T"):
-        PPO().credit(credit_in)
+        PPO().credit(replace(batch, values_T=None))
     with pytest.raises(ValueError, match=r"LossIn\.values_T"):
-        PPO().loss(replace(make_loss_in(torch.ones(3), make_credit_in([2, 1])), values_T=None))
+        PPO().loss(replace(loss_in(batch, PPO().credit(batch)), values_T=None))
 
 
 def test_ema_baseline_is_measured_before_it_learns_and_survives_a_restart() -> None:
     running = Reinforce(baseline="ema", decay=0.5)
-    first = replace(make_credit_in([1, 1]), rewards_E=torch.tensor([1.0, 3.0]))
+    first = credit_in(rewards=[1.0, 3.0], groups=[0, 0], turns=[[1], [1]])
     second = replace(first, rewards_E=torch.tensor([6.0, 6.0]))
-    assert running.credit(first).tolist() == [-1.0, 1.0]
+    assert running.credit(first).advantages_T.tolist() == [-1.0, 1.0]
     restarted = Reinforce(baseline="ema", decay=0.5)
     restarted.load_state_dict(running.state_dict())
     for algorithm in (running, restarted):
-        assert algorithm.credit(second).tolist() == [4.0, 4.0]
-        assert algorithm.credit(second).tolist() == [2.0, 2.0]
+        assert algorithm.credit(second).advantages_T.tolist() == [4.0, 4.0]
+        assert algorithm.credit(second).advantages_T.tolist() == [2.0, 2.0]
     assert isinstance(running, Stateful)
     assert not isinstance(GRPO(), Stateful)
 
@@ -182,9 +287,12 @@ def test_ema_baseline_is_measured_before_it_learns_and_survives_a_restart() -> N
     ("algorithm", "settings", "words"),
     [
         (Reinforce, '{"baseline": "batsh"}', "allowed are 'none', 'batch' and 'ema'"),
-        (GRPO, '{"per": "sequence"}', "allowed are 'token' and 'episode'"),
+        (ReinforcePP, '{"baseline": "ema"}', "allowed are baseline 'none' or 'group'"),
+        (GRPO, '{"std": "groop"}', "allowed are 'group', 'batch' and 'none'"),
         (GRPO, '{"clip_low": -1.0}', "clip_low"),
         (PPO, '{"decay": 1.5}', "decay"),
+        (PPO, '{"level": "word"}', "allowed are 'token', 'turn' and 'bilevel'"),
+        (SAPO, '{"tau_up": 0.0}', "must be positive"),
     ],
 )
 def test_a_bad_setting_is_refused_with_what_is_allowed(
@@ -196,66 +304,4 @@ def test_a_bad_setting_is_refused_with_what_is_allowed(
 
 def test_a_decay_that_never_learns_is_refused() -> None:
     with pytest.raises(ValueError, match="0 <= decay < 1"):
-        Reinforce(baseline="ema", decay=1.0).credit(make_credit_in([1]))
-
-
-def play_and_learn(algorithm: Algorithm, *, num_steps: int = 60, num_episodes: int = 64) -> float:
-    """Two tokens from five each; only (1, 3) pays 1, and (1, anything) pays 0.2. The chance of (1, 3) in the end."""
-    random = torch.Generator().manual_seed(0)
-    logits = torch.zeros(2, 5, requires_grad=True)
-    values = torch.zeros(2, requires_grad=True)
-    optimizer = torch.optim.Adam([logits, values], lr=0.1)
-    position_T = torch.arange(2).repeat(num_episodes)
-    episode_T = torch.arange(num_episodes).repeat_interleave(2)
-    for _ in range(num_steps):
-        logprobs = logits.detach().log_softmax(-1)
-        tokens_T = torch.multinomial(logprobs.exp().repeat(num_episodes, 1), 1, generator=random).flatten()
-        first, second = tokens_T[0::2] == 1, tokens_T[1::2] == 3
-        rewards_E = 0.2 * first.float() + 0.8 * (first & second).float()
-        old_values_T = values.detach()[position_T]
-        advantages_T = algorithm.credit(
-            CreditIn(
-                rewards_E=rewards_E,
-                group_E=torch.arange(num_episodes) // 8,
-                episode_T=episode_T,
-                turn_T=torch.zeros_like(episode_T),
-                values_T=old_values_T,
-            )
-        )
-        for _ in range(algorithm.num_epochs):
-            for i in range(algorithm.num_minibatches):
-                own = episode_T // 8 % algorithm.num_minibatches == i
-                current_T = logits.log_softmax(-1)[position_T, tokens_T]
-                loss_in = LossIn(
-                    logprobs_T=current_T,
-                    behaviour_logprobs_T=logprobs[position_T, tokens_T],
-                    advantages_T=advantages_T,
-                    episode_T=episode_T,
-                    num_tokens=int(own.sum()),
-                    num_episodes=int(own.sum()) // 2,
-                    values_T=values[position_T],
-                    behaviour_values_T=old_values_T,
-                )
-                optimizer.zero_grad()
-                algorithm.loss(part(loss_in, own)).loss.backward()
-                optimizer.step()
-    probabilities = logits.detach().softmax(-1)
-    return float(probabilities[0, 1] * probabilities[1, 3])
-
-
-@pytest.mark.parametrize("make", MAKERS)
-def test_learns_the_best_pair_of_tokens(make: Make) -> None:
-    assert play_and_learn(make()) > 0.9
-
-
-class WrongSign(GRPO):
-    """A planted defect."""
-
-    __slots__ = ()
-
-    def credit(self, given: CreditIn) -> Tensor:
-        return -super().credit(given)
-
-
-def test_a_wrong_sign_does_not_learn() -> None:
-    assert play_and_learn(WrongSign()) < 0.05
+        Reinforce(baseline="ema", decay=1.0).credit(make_given([[1], [1]]))

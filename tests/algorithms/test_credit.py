@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from visualzoom.algorithms.credit import gae, group_centred, rewards_at_end
-from visualzoom.algorithms.whitening import Whitening
+from visualzoom.algorithms.credit import gae, group_centred, rewards_at_end, to_go, whitened
 
 Centre = Callable[[Tensor, Tensor], Tensor]
 grpo: Centre = partial(group_centred, scale_by_std=True, eps=1e-12)
@@ -160,11 +159,9 @@ def test_gae_of_an_episode_does_not_depend_on_its_neighbours(
 
 
 @given(st.lists(rewards, min_size=2, max_size=30))
-def test_whitening_gives_mean_0_and_std_1_and_can_be_undone(values: list[float]) -> None:
+def test_whitening_gives_mean_0_and_std_1(values: list[float]) -> None:
     values_T = torch.tensor(values, dtype=torch.float64)
-    whitening = Whitening.of(values_T)
-    white_T = whitening.apply(values_T)
-    torch.testing.assert_close(whitening.undo(white_T), values_T, atol=1e-9, rtol=0)
+    white_T = whitened(values_T)
     if values_T.max() == values_T.min():
         assert not white_T.any()
     elif values_T.std() > 0.1:
@@ -173,5 +170,27 @@ def test_whitening_gives_mean_0_and_std_1_and_can_be_undone(values: list[float])
 
 
 def test_whitening_of_nothing_and_of_one_number() -> None:
-    assert Whitening.of(torch.empty(0)) == Whitening()
-    assert Whitening.of(torch.tensor([0.3])).apply(torch.tensor([0.3])).tolist() == [0.0]
+    assert whitened(torch.empty(0)).tolist() == []
+    assert whitened(torch.tensor([0.3])).tolist() == [0.0]
+
+
+@given(grouped())
+def test_leaving_oneself_out_is_the_centred_reward_times_n_over_n_minus_1(case: tuple[Tensor, Tensor]) -> None:
+    rewards_E, group_E = case
+    left_out_E = group_centred(rewards_E, group_E, leave_one_out=True)
+    for i, reward in enumerate(rewards_E.tolist()):
+        others = [r for j, r in enumerate(rewards_E.tolist()) if j != i and group_E[j] == group_E[i]]
+        expected = reward - sum(others) / len(others) if others else 0.0
+        assert left_out_E[i].item() == pytest.approx(expected, abs=1e-9)
+        size = len(others) + 1
+        assert left_out_E[i].item() == pytest.approx(size / max(1, size - 1) * dr_grpo(*case)[i].item(), abs=1e-9)
+
+
+@given(numbers, st.floats(0, 1))
+def test_without_values_gae_is_the_reward_to_go(case: list[tuple[float, float]], discount: float) -> None:
+    rewards_T = torch.tensor([reward for reward, _ in case], dtype=torch.float64)
+    episode_T = torch.tensor([i // 4 for i in range(len(case))])
+    found = to_go(rewards_T, episode_T, discount=discount).tolist()
+    for t, value in enumerate(found):
+        later = [discount ** (k - t) * rewards_T[k].item() for k in range(t, len(case)) if episode_T[k] == episode_T[t]]
+        assert value == pytest.approx(sum(later), abs=1e-9)

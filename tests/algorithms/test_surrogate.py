@@ -8,39 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from visualzoom.algorithms.surrogate import (
-    clipped_surrogate,
-    clipped_value_loss,
-    importance_ratio,
-    policy_gradient,
-)
+from visualzoom.algorithms.surrogate import clipped_loss, clipped_value_loss, episode_mean, importance_ratio
 
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 numbers = st.floats(-3, 3, width=32)
 
 
-def loss_and_gradient(log_ratio: float, advantage: float) -> tuple[float, float, float]:
+def loss_and_gradient(log_ratio: float, advantage: float, ratio_max: float = math.inf) -> tuple[float, float, float]:
     """Loss, its gradient with respect to the log-prob, and whether it says that it was clipped."""
     logprobs_T = torch.tensor([-1.0 + log_ratio], dtype=torch.float64, requires_grad=True)
     ratio_T = importance_ratio(logprobs_T, torch.tensor([-1.0], dtype=torch.float64))
     advantages_T = torch.tensor([advantage], dtype=torch.float64)
-    losses_T, clipped_T = clipped_surrogate(ratio_T, advantages_T, clip_low=CLIP_LOW, clip_high=CLIP_HIGH)
-    (gradient_T,) = torch.autograd.grad(losses_T.sum(), logprobs_T)
-    return losses_T.item(), gradient_T.item(), clipped_T.item()
-
-
-@given(st.lists(st.tuples(numbers, st.floats(-9, 0)), min_size=1, max_size=10))
-def test_on_policy_the_gradient_is_that_of_the_policy_gradient(case: list[tuple[float, float]]) -> None:
-    advantages_T, acted_T = (torch.tensor(column, dtype=torch.float64) for column in zip(*case, strict=True))
-
-    def gradient(losses_T: Tensor, at: Tensor) -> Tensor:
-        return torch.autograd.grad(losses_T.sum(), at)[0]
-
-    at = acted_T.clone().requires_grad_()
-    clipped, _ = clipped_surrogate(importance_ratio(at, acted_T), advantages_T, clip_low=0.2, clip_high=0.28)
-    assert torch.equal(gradient(clipped, at), gradient(policy_gradient(at, advantages_T), at))
+    output = clipped_loss(ratio_T, advantages_T, clip_low=CLIP_LOW, clip_high=CLIP_HIGH, ratio_max=ratio_max)
+    (gradient_T,) = torch.autograd.grad(output.losses_T.sum(), logprobs_T)
+    return output.losses_T.item(), gradient_T.item(), sum(metric.item() for metric in output.metrics_T.values())
 
 
 @pytest.mark.parametrize(
@@ -53,6 +35,13 @@ def test_only_tokens_that_moved_far_enough_already_lose_their_gradient(
     _, gradient, clipped = loss_and_gradient(log_ratio, advantage)
     assert bool(clipped) is silenced
     assert gradient == (0.0 if silenced else pytest.approx(-advantage * math.exp(log_ratio)))
+
+
+def test_the_ratio_of_what_was_bad_is_bounded_if_asked() -> None:
+    assert loss_and_gradient(math.log(5.0), -2.0)[0] == pytest.approx(10.0)
+    assert loss_and_gradient(math.log(5.0), -2.0, ratio_max=3.0) == pytest.approx((6.0, 0.0, 0.0))
+    assert loss_and_gradient(math.log(5.0), 2.0, ratio_max=3.0)[0] == pytest.approx(-2.0 * 1.28)
+    assert loss_and_gradient(math.log(2.0), -2.0, ratio_max=3.0)[1] == pytest.approx(4.0)
 
 
 def test_hand_computed_losses() -> None:
@@ -81,3 +70,16 @@ def test_value_loss_is_the_squared_error_near_the_old_value_and_never_less(
 def test_hand_computed_value_loss() -> None:
     loss_T = clipped_value_loss(torch.tensor([2.0]), torch.tensor([0.0]), torch.tensor([2.0]), clip=0.5)
     assert loss_T.item() == pytest.approx(0.5 * 1.5**2)
+
+
+def test_a_value_that_nobody_asks_for_costs_nothing_and_pulls_nothing() -> None:
+    values_T = torch.tensor([2.0, 3.0], requires_grad=True)
+    loss_T = clipped_value_loss(values_T, torch.tensor([2.0, 3.0]), torch.tensor([1.0, math.nan]), clip=0.5)
+    loss_T.sum().backward()
+    assert loss_T.tolist() == [0.5, 0.0]
+    assert values_T.grad is not None and values_T.grad.tolist() == [1.0, 0.0]
+
+
+def test_the_mean_of_an_episode_stands_at_each_of_its_tokens() -> None:
+    means_T = episode_mean(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([4, 4, 9]))
+    assert means_T.tolist() == [2.0, 2.0, 5.0]

@@ -64,7 +64,7 @@ def test_figures_by_hand() -> None:
     assert found.tool_rate == pytest.approx(2 / 3) and found.tool_calls == 1.0
     assert found.tool_errors == pytest.approx(1 / 3) and found.iou == pytest.approx((1 + 0.5) / 2)
     assert found.reply_tokens == 5.0 and found.reply_characters == 4.0
-    assert found.values()["stop_answered"] == pytest.approx(2 / 3)
+    assert found.values()["rollout/stop/answered"] == pytest.approx(2 / 3)
 
 
 def test_where_no_task_has_an_answer_there_is_no_accuracy() -> None:

@@ -56,11 +56,11 @@ def test_the_boxes_are_drawn_where_they_are() -> None:
 
 def test_what_was_not_measured_is_no_point() -> None:
     rows: list[dict[str, object]] = [
-        {"kind": "greedy", "step": 0, "iou": None},
-        {"kind": "greedy", "step": 2, "iou": 0.5},
+        {"kind": "greedy", "step": 0, "zoom/iou_gt/mean": None},
+        {"kind": "greedy", "step": 2, "zoom/iou_gt/mean": 0.5},
         {"kind": "train"},
     ]
-    assert points(rows, "greedy", "iou") == ([2.0], [0.5])
+    assert points(rows, "greedy", "zoom/iou_gt/mean") == ([2.0], [0.5])
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.integers(1, 8))
@@ -77,7 +77,15 @@ def test_curves_are_drawn_from_any_part_of_a_run(tmp_path: Path, num_steps: int)
         {"kind": "forced", "step": 0, "accuracy": 0.4},
     ]
     for step in range(num_steps):
-        rows.append({"kind": "train", "step": step, "accuracy": step / 30, "iou": None, "stop_answered": 1.0})
+        rows.append(
+            {
+                "kind": "train",
+                "step": step,
+                "accuracy": step / 30,
+                "zoom/iou_gt/mean": None,
+                "rollout/stop/answered": 1.0,
+            }
+        )
     given: list[dict[str, object]] = rows if num_steps else []
     path = draw_curves(given, tmp_path / "curves.png", title="a run", summary={})
     assert size_of(path) == (1375, 836)

@@ -61,6 +61,9 @@ def _equal(a: object, b: object) -> bool:
     return a == b
 
 
+TIMES = ("timing/", "mem/", "perf/learner_tokens_per_s")
+
+
 def timeless(path: Path) -> list[dict[str, object]]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
+    return [{name: value for name, value in row.items() if not name.startswith(TIMES)} for row in rows]

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from visualzoom.agents.chat import ImageLimits
+from visualzoom.algorithms.gdpo import GDPO
 from visualzoom.algorithms.grpo import GRPO
+from visualzoom.algorithms.gspo import GSPO
 from visualzoom.training.assemble import make_algorithm
 from visualzoom.training.checks import scope_warning
 from visualzoom.training.cli import main, parse_train
@@ -221,8 +223,11 @@ def test_images_are_shown_as_the_model_takes_them(side_px: int) -> None:
 
 @pytest.mark.parametrize("spelled", ["false", "False", "0"])
 def test_a_setting_of_an_algorithm_has_the_type_that_it_asks_for(spelled: str) -> None:
-    algorithm = make_algorithm("grpo", [f"scale_by_std={spelled}", "clip_high=1"])
-    assert algorithm == GRPO(scale_by_std=False, clip_high=1.0)
+    assert make_algorithm("gspo", [f"scale_by_std={spelled}", "clip_high=1"]) == GSPO(scale_by_std=False, clip_high=1.0)
+    assert make_algorithm("grpo", ["std=none"]) == GRPO(std="none")
+    assert make_algorithm("gdpo", ['weights={"tool": 2}']) == GDPO(weights={"tool": 2.0})
+    with pytest.raises(UsageError, match="std=nun"):
+        make_algorithm("grpo", ["std=nun"])
 
 
 def test_the_default_world_is_sound() -> None:
@@ -280,7 +285,10 @@ def test_a_run_folder_can_be_evaluated_in_every_mode(
     arguments = ("--num-tasks", "3", "--num-threads", "1", "--out", str(out), "--episodes-saved", "1")
     assert exit_code("eval", "--model", str(finished_run), "--mode", "greedy", "sampled", "forced", *arguments) == 0
     report = json.loads((out / "report.json").read_text())
-    assert list(report["modes"]) == ["greedy", "sampled", "forced"] and report["modes"]["forced"]["tool_calls"] == 1.0
+    assert (
+        list(report["modes"]) == ["greedy", "sampled", "forced"]
+        and report["modes"]["forced"]["rollout/tool_calls/mean"] == 1.0
+    )
     assert sorted(path.parent.name for path in out.glob("*/*.png")) == ["forced", "greedy", "sampled"]
     assert "Note:" not in capsys.readouterr().out
 

@@ -115,7 +115,7 @@ def test_who_halves_what_is_left_wins(task: int) -> None:
 def test_it_can_be_trained_on(env: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = train(env, tmp_path / "run", steps=1, tasks_per_step=2, group_size=2, episodes_every=1)
     assert [row["kind"] for row in rows].count("train") == 1
-    assert rows[-1]["failed"] == 0
+    assert rows[-1]["rollout/failed"] == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     assert summary["greedy_accuracy_after"] is None and -1 <= summary["greedy_reward_after"] <= 1
     said = capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_it_can_be_trained_on(env: str, tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_best_checkpoint_of_a_world_without_answers_has_the_most_reward(tmp_path: Path) -> None:
     out = tmp_path / "run"
     rows = train(NUMBER, out, steps=4, tasks_per_step=8, eval_every=1, eval_tasks=12, learning_rate=3e-3)
-    rewards = {row["step"]: row["reward"] for row in rows if row["kind"] == "greedy" and 0 < row["step"] < 4}
+    rewards = {row["step"]: row["reward/mean"] for row in rows if row["kind"] == "greedy" and 0 < row["step"] < 4}
     store = CheckpointStore(out / "checkpoints", keep=2)
     best, last = store.best(), store.latest()
     assert best is not None and last is not None
@@ -151,12 +151,12 @@ def test_an_environment_that_hangs_is_replaced_and_its_episodes_leave_the_loss(t
     finally:
         del gymnasium.registry["Hangs-v0"]
     (row,) = (row for row in rows if row["kind"] == "train")
-    assert 0 < row["failed"] < 96
+    assert 0 < row["rollout/failed"] < 96
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("env", "steps", "learning_rate", "least"), [(NUMBER, 150, 3e-4, 0.5), (LAKE, 150, 6e-4, 0.7)])
 def test_the_model_learns_it(env: str, steps: int, learning_rate: float, least: float, tmp_path: Path) -> None:
     rows = train(env, tmp_path / "run", steps=steps, learning_rate=learning_rate)
-    rewards = [row["reward"] for row in rows if row["kind"] == "train"]
+    rewards = [row["reward/mean"] for row in rows if row["kind"] == "train"]
     assert np.mean(rewards[-10:]) > least > np.mean(rewards[:5])

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import assert_same_run, resume, start, timeless, wait_for
 from transformers import AutoModelForImageTextToText
 
+from runs import assert_same_run, resume, start, timeless, wait_for
 from visualzoom.agents.chat import open_renderer
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig
-from visualzoom.training.loop import draw_jobs, train
+from visualzoom.training.gather import draw_tasks
+from visualzoom.training.loop import train
 from visualzoom.training.models import built_in_folder
 
 
@@ -56,15 +57,11 @@ def test_sigterm_saves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
     assert (saved / "COMPLETE").is_file()
 
 
-def test_jobs_of_a_step_depend_on_seed_and_step_alone_and_never_repeat() -> None:
-    config = TrainConfig(learn=LearnConfig(tasks_per_step=4, group_size=3))
-    steps = [draw_jobs(config, step) for step in range(10)]
-    assert steps[7] == draw_jobs(config, 7)
-    trained = {job.task_index for jobs in steps for job in jobs}
-    assert len(trained) == 40
-    assert all(len({job.seed for job in jobs}) == 12 for jobs in steps)
-    other = TrainConfig(seed=1, learn=config.learn)
-    assert not {job.task_index for job in draw_jobs(other, 0)} & trained
+def test_tasks_depend_on_seed_and_count_alone_and_never_repeat() -> None:
+    whole = draw_tasks(0, 0, 40)
+    assert len(set(whole)) == 40
+    assert [task for first in range(0, 40, 4) for task in draw_tasks(0, first, 4)] == whole
+    assert not set(draw_tasks(1, 0, 40)) & set(whole)
 
 
 def test_training_from_python_gives_the_figures(tmp_path: Path) -> None:

@@ -60,7 +60,16 @@ def test_plain_progress_shows_the_first_and_the_last_step_with_the_time_left() -
     with PlainProgress(3, stream=stream) as progress:
         progress.phase("measuring the base")
         for step in (1, 2, 3):
-            progress.step(step, {"reward": 0.5, "accuracy": 0.25, "tool_calls": 1.0, "iou": math.nan, "other": 1})
+            progress.step(
+                step,
+                {
+                    "reward/mean": 0.5,
+                    "accuracy": 0.25,
+                    "rollout/tool_calls/mean": 1.0,
+                    "zoom/iou_gt/mean": math.nan,
+                    "other": 1,
+                },
+            )
     lines = stream.getvalue().splitlines()
     assert lines[0] == "... measuring the base"
     assert lines[1].startswith("step 1/3  reward 0.50  accuracy 25.0%  tool calls 1.00  IoU -  time left 0:0")
@@ -71,7 +80,7 @@ def test_live_progress_draws_the_figures() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     with LiveProgress(2, console=console) as progress:
         progress.phase("starting")
-        progress.step(1, {"reward": 0.5, "accuracy": 0.25})
+        progress.step(1, {"reward/mean": 0.5, "accuracy": 0.25})
         progress.note("[best] so far")
     assert isinstance(console.file, io.StringIO)
     drawn = console.file.getvalue()

@@ -1,0 +1,122 @@
+"""Gathering the episodes of one step: play, leave out what can't be learned from, draw again what is missing.
+
+Law: which tasks are drawn depends on the seed and on how many were drawn before, and on nothing else.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from visualzoom.agents.ledger import Author, TokenLedger
+from visualzoom.agents.rollout import Played, group_jobs, play
+from visualzoom.algorithms.filters import informative
+from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
+from visualzoom.training.pack import learnable
+
+if TYPE_CHECKING:
+    from visualzoom.training.run import Run
+
+SEED_STRIDE = 1_000_003
+"""Runs of different seeds begin at different tasks of an endless source."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Gathered:
+    """What one step played, and what of it is learned from."""
+
+    next_task: int
+    """Tasks drawn so far in the run."""
+    played: list[Played] = field(default_factory=list)
+    kept: list[Played] = field(default_factory=list)
+    greedy_rewards: dict[int, float] = field(default_factory=dict)
+    """By task; empty unless the algorithm asks."""
+    num_even: int = 0
+    """Episodes left out because the rewards of their group were equal."""
+    num_truncated: int = 0
+    """Episodes left out because a limit cut them off."""
+
+    def values(self, step: int) -> dict[str, float]:
+        """Figures for the metrics log; `step` is the version of the policy that is trained."""
+        ledgers = [one.ledger for one in self.played if one.ledger is not None]
+        versions = [step - v for ledger in ledgers for v in ledger.policy_versions if v is not None]
+        return {
+            **_lengths(ledgers),
+            "rollout/episodes": float(len(self.played)),
+            "rollout/dropped/zero_std": float(self.num_even),
+            "rollout/dropped/truncated": float(self.num_truncated),
+            "rollout/dropped/failed": float(len(self.played) - sum(map(learnable, self.played))),
+            "staleness/mean": statistics.fmean(versions) if versions else 0.0,
+            "staleness/max": float(max(versions, default=0)),
+        }
+
+
+def draw_tasks(seed: int, first: int, count: int) -> list[int]:
+    """The tasks that follow the first `first` of a run."""
+    start = seed * SEED_STRIDE + first
+    return [(start + i) % HELD_OUT_FIRST for i in range(count)]
+
+
+def gather(run: Run) -> Gathered:
+    """Play the groups of a step; with dynamic sampling, draw again for those that teach nothing."""
+    learn, terms = run.config.learn, run.config.terms
+    gathered = Gathered(next_task=run.state.next_task)
+    for _ in range(1 + terms.refill_rounds if terms.dynamic_sampling else 1):
+        missing = learn.tasks_per_step - len({one.job.task_index for one in gathered.kept})
+        if not missing:
+            break
+        tasks = draw_tasks(run.config.seed, gathered.next_task, missing)
+        gathered.next_task += missing
+        _play(run, gathered, tasks)
+    if not gathered.kept:  # nothing but even groups: the step does nothing, which is what they teach
+        gathered.kept = [one for one in gathered.played if _usable(one, drop_truncated=terms.truncated == "drop")]
+    return gathered
+
+
+def _play(run: Run, gathered: Gathered, tasks: Sequence[int]) -> None:
+    config = run.config
+    jobs = group_jobs(tasks, group_size=config.learn.group_size, seed=config.seed)
+    played = play(run.agent, run.envs, jobs)
+    gathered.played += played
+    if run.objective.algorithm.needs_greedy:
+        gathered.greedy_rewards |= _play_greedily(run, tasks)
+        played = [one for one in played if one.job.task_index in gathered.greedy_rewards]
+    usable = [one for one in played if _usable(one, drop_truncated=config.terms.truncated == "drop")]
+    gathered.num_truncated += sum(map(learnable, played)) - len(usable)
+    if config.terms.dynamic_sampling and usable:
+        rewards_E = torch.tensor([one.episode.reward.total for one in usable if one.episode.reward is not None])
+        group_E = torch.tensor([one.job.task_index for one in usable])
+        telling_E = informative(rewards_E, group_E).tolist()
+        gathered.num_even += telling_E.count(False)
+        usable = [one for one, telling in zip(usable, telling_E, strict=True) if telling]
+    gathered.kept += usable
+
+
+def _play_greedily(run: Run, tasks: Sequence[int]) -> dict[int, float]:
+    """Reward of a greedy episode of each task; tasks whose episode failed are missing."""
+    jobs = group_jobs(tasks, group_size=1, seed=run.config.seed)
+    played = play(run.greedy_agent(), run.envs, jobs)
+    return {one.job.task_index: one.episode.reward.total for one in played if one.episode.reward is not None}
+
+
+def _usable(one: Played, *, drop_truncated: bool) -> bool:
+    return learnable(one) and (one.episode.stop_reason.terminated or not drop_truncated)
+
+
+def _lengths(ledgers: Sequence[TokenLedger]) -> dict[str, float]:
+    """Tokens of an episode by who wrote them."""
+    if not ledgers:
+        return {}
+    sampled = [ledger.num_sampled for ledger in ledgers]
+    shown = [ledger.authors.count(Author.ENVIRONMENT) for ledger in ledgers]
+    seen = [sum(span.stop - span.start for span in ledger.image_spans) for ledger in ledgers]
+    return {
+        "rollout/action_tokens/mean": statistics.fmean(sampled),
+        "rollout/action_tokens/max": float(max(sampled)),
+        "rollout/obs_tokens/mean": statistics.fmean(shown),
+        "rollout/image_tokens/mean": statistics.fmean(seen),
+    }
