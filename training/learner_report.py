@@ -65,7 +65,7 @@ class Tally:
     ) -> None:
         self.loss += float(loss.detach())
         self.entropy += float(predicted.entropy_A.detach().sum()) / num_tokens
-        self.num_tokens_read += layout.token_ids_1N.shape[1]
+        self.num_tokens_read += layout.num_tokens_read
         if self.num_minibatches == 0:
             gap = float((predicted.logprobs_A.detach() - behaviour_A).abs().max())
             self.max_logprob_gap = max(self.max_logprob_gap, gap)
