@@ -37,7 +37,8 @@ class Layout:
     """One forward pass of the learner that predicts A of the batch's action tokens."""
 
     placed: Placed
-    tree: Tree
+    tree: Tree | None
+    """How prompts and tails of one row attend; without it, each row is one episode, padded on the right."""
     source_A: Tensor  # [A] flat place whose hidden state predicts each action
     action_A: Tensor  # [A] place of each action in the batch's [T]
     episode_A: Tensor  # [A] episodes of this pass, numbered from 0
@@ -48,6 +49,7 @@ class Layout:
 
     @property
     def num_tokens_read(self) -> int:
+        """Places that go through the model, padding too."""
         return self.num_tokens_before + self.placed.token_ids_BN.numel()
 
 
@@ -80,7 +82,7 @@ def lay_out(stems: Sequence[Stem], model: VLModel) -> Layout:
         for stem, start in zip(stems, prefix_starts, strict=True)
     ]
     pieces += [
-        _Piece(branch=branch, first=branch.num_prefix, stop=branch.num_prefix + branch.num_tail, start=int(start))
+        _Piece(branch=branch, first=branch.num_prefix, stop=branch.num_tokens, start=int(start))
         for branch, start in zip(branches, tail_starts, strict=True)
     ]
     lasts = prefix_starts + prefix_lengths - 1
@@ -106,12 +108,30 @@ def lay_out_tails(branches: Sequence[Branch], prefix: PrefixStore, model: VLMode
             positions_3BN=whole.placed.positions_3BN[:, :, num_prefix:],
             spans=tuple(spans),
         ),
-        tree=without_prefix(whole.tree, num_prefix),
+        tree=None if whole.tree is None else without_prefix(whole.tree, num_prefix),
         source_A=whole.source_A - (num_prefix - 1),
         action_A=whole.action_A,
         episode_A=whole.episode_A,
         prefix=prefix,
         num_tokens_before=num_tokens_before,
+    )
+
+
+def lay_out_rows(branches: Sequence[Branch], model: VLModel) -> Layout:
+    """Each episode with its whole prompt in a row of its own, padded on the right: no token sees what fills a row."""
+    num_columns = max(branch.num_tokens for branch in branches)
+    starts = range(0, len(branches) * num_columns, num_columns)
+    pieces = [
+        _Piece(branch=branch, first=0, stop=branch.num_tokens, start=start)
+        for branch, start in zip(branches, starts, strict=True)
+    ]
+    sources = [start + branch.actions - 1 for branch, start in zip(branches, starts, strict=True)]
+    return Layout(
+        placed=_place(pieces, len(branches), num_columns, model),
+        tree=None,
+        source_A=torch.from_numpy(np.concatenate(sources)).to(model.device),
+        action_A=_actions(branches),
+        episode_A=_episodes(branches).to(model.device),
     )
 
 

@@ -22,7 +22,7 @@ from visualzoom.training.layout import Layout
 from visualzoom.training.learner_report import LearnerReport, Predicted, Tally
 from visualzoom.training.master_weights import MasterWeights
 from visualzoom.training.pack import Batch, Stem
-from visualzoom.training.reading import Reader
+from visualzoom.training.reading import Reader, Reading
 
 __all__ = ["Learner", "LearnerConfig", "LearnerReport"]
 
@@ -43,6 +43,8 @@ class LearnerConfig:
     """Of the sampling that made the batch."""
     budget_tokens: int = 2048
     """Tokens read in one forward pass. A larger prompt, or what follows it in one episode, is a pass of its own."""
+    reading: Reading = "shared"
+    """shared: siblings share one reading of their prompt; plain: every episode is a padded row of its own."""
     head_elements: int = 2**26
     """Actions times vocabulary that are held at once; more are computed in parts, and again in the backward pass."""
     freeze_vision: bool = False
@@ -76,7 +78,7 @@ class Learner:
             model.freeze_tower()
         self.value_head = ValueHead(model.hidden_size).to(model.device) if with_values else None
         trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
-        self._reader = Reader(model, budget_tokens=config.budget_tokens)
+        self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)
         self._masters = MasterWeights(trained)
         groups = [{"params": self._masters.stepped, "lr": config.learning_rate, "peak": config.learning_rate}]
         if self.value_head is not None:

@@ -2,13 +2,14 @@
 
 A group that fits is read with others in one pass. Of a larger one the prompt is a pass of its own, and the tails are
 cut into passes that see the prompt's keys and values (agents/model_prefix.py). A prompt, or one tail, is never cut.
-Law: how episodes are cut into passes changes neither loss nor gradient, beyond float rounding.
+Law: how episodes are cut into passes changes neither loss nor gradient, beyond float rounding. What the law is held to
+is the plain reading: every episode a padded row of its own with its whole prompt, as any trainer would do it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +17,11 @@ from torch import Tensor
 from visualzoom.agents.model import VLModel, visual_of
 from visualzoom.agents.model_attention import Tree
 from visualzoom.agents.model_prefix import KeyValues, PrefixRecorder, PrefixStore
-from visualzoom.training.layout import Layout, Placed, lay_out, lay_out_prefix, lay_out_tails
+from visualzoom.training.layout import Layout, Placed, lay_out, lay_out_prefix, lay_out_rows, lay_out_tails
 from visualzoom.training.pack import Branch, Stem
+
+Reading = Literal["shared", "plain"]
+"""Whether siblings share one reading of their prompt, or each reads it again."""
 
 Item = TypeVar("Item")
 
@@ -25,9 +29,10 @@ Item = TypeVar("Item")
 class Reader:
     """Cuts stems into passes and reads them."""
 
-    def __init__(self, model: VLModel, *, budget_tokens: int) -> None:
+    def __init__(self, model: VLModel, *, budget_tokens: int, reading: Reading = "shared") -> None:
         self.model = model
         self.budget_tokens = budget_tokens
+        self.reading = reading
 
     def passes(self, stems: Sequence[Stem]) -> Iterator[Layout]:
         """Every action of the stems, each in one pass; all actions of an episode are in the same.
@@ -35,6 +40,11 @@ class Reader:
         Go through it as a loop: what a pass is for, its backward pass included, must be done before the next is asked
         for. When the last pass over a prompt's tails is done, their gradient is sent through the prompt.
         """
+        if self.reading == "plain":
+            branches = [branch for stem in stems for branch in stem.branches]
+            for rows in _runs(sorted(branches, key=lambda branch: branch.num_tokens), _num_places, self.budget_tokens):
+                yield lay_out_rows(rows, self.model)
+            return
         for run in _runs(stems, _num_tokens, self.budget_tokens):
             if _num_tokens(run) <= self.budget_tokens or not any(branch.num_tail for branch in run[0].branches):
                 yield lay_out(run, self.model)
@@ -89,3 +99,7 @@ def _num_tokens(stems: Sequence[Stem]) -> int:
 
 def _num_tail_tokens(branches: Sequence[Branch]) -> int:
     return sum(branch.num_tail for branch in branches)
+
+
+def _num_places(branches: Sequence[Branch]) -> int:
+    return len(branches) * max((branch.num_tokens for branch in branches), default=0)

@@ -9,10 +9,19 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_testing import BANNED_IDS, observe, open_ledger, random_image, random_module, reply
+from visualzoom.agents.model_testing import (
+    BANNED_IDS,
+    IMAGE_ID,
+    observe,
+    open_ledger,
+    random_image,
+    random_module,
+    reply,
+)
 from visualzoom.agents.records import ShownImage
 from visualzoom.training.layout import Layout
 from visualzoom.training.pack import Batch, pack
@@ -28,6 +37,12 @@ Turn = tuple[tuple[int, ...], tuple[Part, ...]]
 def model_of(family: str) -> VLModel:
     """One model of each family for all examples; nothing may step it."""
     return VLModel(random_module(family))
+
+
+@cache
+def stock_module(family: str) -> Any:
+    """The same weights in transformers' own model, untouched by us."""
+    return random_module(family)
 
 
 @st.composite
@@ -68,16 +83,65 @@ def logprobs(reader: Reader, layout: Layout, batch: Batch) -> Tensor:
 def read(reader: Reader, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probabilities [T], and the gradient of their sum, weighted by random numbers, for all parameters."""
     logprobs_T = torch.full((batch.num_actions,), torch.nan)
-    weights_T = torch.randn(batch.num_actions, generator=torch.Generator().manual_seed(batch.num_actions))
+    weights_T = weights(batch)
     module: Any = reader.model.module
     module.zero_grad()
     for layout in reader.passes(batch.stems):
         logprobs_A = logprobs(reader, layout, batch)
         logprobs_T[layout.action_A] = logprobs_A.detach()
         (weights_T[layout.action_A] * logprobs_A).sum().backward()
-    gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in module.named_parameters()}
+    gradients = gradients_of(module)
     module.zero_grad()
     return logprobs_T, gradients
+
+
+def stock_read(family: str, attention: str, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same of transformers' own model, own image processor and own attention, on plain padded rows."""
+    stock = stock_module(family)
+    stock.set_attn_implementation(attention)
+    stock.zero_grad()
+    branches = [branch for stem in batch.stems for branch in stem.branches]
+    width = max(branch.ledger.num_tokens for branch in branches)
+    ids = torch.tensor([[*b.ledger.token_ids, *[0] * (width - b.ledger.num_tokens)] for b in branches])
+    given = {
+        "input_ids": ids,
+        "attention_mask": torch.tensor([[int(i < b.ledger.num_tokens) for i in range(width)] for b in branches]),
+        "mm_token_type_ids": (ids == IMAGE_ID).int(),
+    }
+    images = [span.image.pixels for branch in branches for span in branch.ledger.image_spans]
+    logits_BTV = stock(**given, **(processed(family, images) if images else {})).logits.clone()
+    logits_BTV[..., list(BANNED_IDS)] = -torch.inf
+    logprobs_BTV = logits_BTV.log_softmax(-1)
+    places = [(row, place, b.first_action_T + i) for row, b in enumerate(branches) for i, place in enumerate(b.actions)]
+    logprobs_T = torch.empty(batch.num_actions)
+    for row, place, action in places:
+        logprobs_T[action] = logprobs_BTV[row, place - 1, ids[row, place]]
+    (weights(batch) * logprobs_T).sum().backward()
+    return logprobs_T.detach(), gradients_of(stock)
+
+
+def processed(family: str, images: list[Any]) -> dict[str, Tensor]:
+    """What transformers' own image processor makes of the pixels."""
+    shape = model_of(family).shape
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 100},
+        image_mean=list(shape.mean),
+        image_std=list(shape.std),
+    )
+    return dict(processor(images, return_tensors="pt", input_data_format="channels_last"))
+
+
+def gradients_of(module: Any) -> dict[str, Tensor]:
+    """The gradient of each parameter, 0 where there is none."""
+    return {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in module.named_parameters()
+    }
+
+
+def weights(batch: Batch) -> Tensor:
+    """Random numbers for the actions, the same each time."""
+    return torch.randn(batch.num_actions, generator=torch.Generator().manual_seed(batch.num_actions))
 
 
 def assert_same(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> None:
