@@ -27,6 +27,7 @@ from transformers import (
 
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
+from visualzoom.agents.model_prefix import KeyValues
 from visualzoom.agents.model_vision import (
     FeatureStore,
     ImageFeatures,
@@ -218,6 +219,7 @@ class VLModel:
         mask: Tensor | None = None,
         cache: SlotCache | None = None,
         tree: Tree | None = None,
+        prefix: KeyValues | None = None,
     ) -> Tensor:
         """Last hidden states [B, T, D].
 
@@ -228,6 +230,7 @@ class VLModel:
             mask: Additive [B, 1, T, keys]; None is plain causal attention within the rows.
             cache: Takes the new keys and values, and gives the earlier ones.
             tree: Reads the one row as prompts and tails.
+            prefix: Takes the keys and values of a prompt, or gives them to the tails of the one row.
         """
         embeds = self.language.embed_tokens(token_ids_BT)
         extra: dict[str, object] = {}
@@ -242,6 +245,7 @@ class VLModel:
             past_key_values=cache,
             use_cache=False,
             tree=tree,
+            prefix=prefix,
             causal_rows=mask is None,
             **extra,
         )

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
+
+from visualzoom.agents.model_prefix import KeyValues
 
 ATTENTION = "visualzoom"
 """Name of the attention implementation in transformers' registry."""
@@ -36,7 +39,8 @@ class Tails:
 class Tree:
     """Prompts and the episodes that branch off them, all tokens in one row of length T without padding.
 
-    The grids name tokens of that row; what fills a ragged grid is masked or never read back.
+    The grids name tokens of that row; what fills a ragged grid is masked or never read back. If the one prompt was read
+    before, the row holds tails only, and the grids of keys count from the beginning of the prompt.
     """
 
     prefix_PL: Tensor  # [P, L] int64, prompts padded on the right
@@ -138,15 +142,11 @@ def _grid(states: Tensor, index: Tensor) -> Tensor:
 
 def tree_attention(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float | None) -> Tensor:
     """Attention of one row of prompts and tails; gives [1, T, heads, head_dim]."""
-    prefix = scaled_dot_product(
-        _grid(query, tree.prefix_PL),
-        _grid(key, tree.prefix_PL),
-        _grid(value, tree.prefix_PL),
-        mask=None,
-        causal=True,
-        scale=scale,
-    )
-    parts = [prefix.transpose(1, 2).flatten(0, 1)]
+    parts = []
+    if len(tree.prefix_PL):
+        states = (_grid(states, tree.prefix_PL) for states in (query, key, value))
+        prefix = scaled_dot_product(*states, mask=None, causal=True, scale=scale)
+        parts.append(prefix.transpose(1, 2).flatten(0, 1))
     for tails in tree.tails:
         tail = scaled_dot_product(
             _grid(query, tails.tail_BL),
@@ -175,7 +175,7 @@ def segment_attention(query: Tensor, key: Tensor, value: Tensor, segments: Segme
 
 
 def attention_forward(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -184,11 +184,14 @@ def attention_forward(
     scaling: float | None = None,
     is_causal: bool | None = None,
     tree: Tree | None = None,
+    prefix: KeyValues | None = None,
     causal_rows: bool = False,
     segments: Mapping[nn.Module, Segments] | None = None,
     **_kwargs: object,
 ) -> tuple[Tensor, None]:
     """What transformers calls in place of its own attention; the result is [rows, T, heads, head_dim]."""
+    if prefix is not None:
+        key, value = prefix.join(module.layer_idx, key, value)
     if tree is not None:
         return tree_attention(query, key, value, tree, scaling), None
     if segments is not None:

@@ -1,7 +1,7 @@
-"""Where each token of some stems stands when all are read in one row: prompts first, then every tail, no padding.
+"""Where each token of some episodes stands in one forward pass of the learner, and where its actions are predicted.
 
-The attention of the row is a `Tree`; the logits of an action come from the place of the token before it, so that the
-first action of every sibling is predicted by the prompt's last place.
+The logits of an action come from the place of the token before it, so that the first action of every sibling is
+predicted by the prompt's last place. How tokens of one row attend to each other is in layout_tree.py.
 """
 
 from __future__ import annotations
@@ -16,126 +16,152 @@ from torch import Tensor
 
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_attention import Tails, Tree
+from visualzoom.agents.model_attention import Tree
+from visualzoom.agents.model_prefix import PrefixStore
+from visualzoom.training.layout_tree import make_tree, without_prefix
 from visualzoom.training.pack import Branch, Stem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """One forward pass of the learner. N tokens are read, A of the batch's action tokens are predicted."""
+class Placed:
+    """What the model reads: B rows of N tokens."""
 
-    token_ids_1N: Tensor
-    positions_31N: Tensor
+    token_ids_BN: Tensor
+    positions_3BN: Tensor
     spans: tuple[tuple[int, ImageSpan], ...]
-    """Images with the offset that moves their ledger places to the row."""
-    tree: Tree
-    source_A: Tensor  # [A] place in the row whose hidden state predicts each action
+    """Images with the offset that moves their ledger places to the flattened rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """One forward pass of the learner that predicts A of the batch's action tokens."""
+
+    placed: Placed
+    tree: Tree | None
+    """How prompts and tails of one row attend; without it, each row is one episode, padded on the right."""
+    source_A: Tensor  # [A] flat place whose hidden state predicts each action
     action_A: Tensor  # [A] place of each action in the batch's [T]
     episode_A: Tensor  # [A] episodes of this pass, numbered from 0
+    prefix: PrefixStore | None = None
+    """The prompt, if a pass before has read it: `source_A` then counts its last token as 0, the row's first as 1."""
+    num_tokens_before: int = 0
+    """Tokens of a pass over the prompt that was made for this pass and those after it."""
+
+    @property
+    def num_tokens_read(self) -> int:
+        """Places that go through the model, padding too."""
+        return self.num_tokens_before + self.placed.token_ids_BN.numel()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Piece:
+    """Tokens `first` to `stop` of a branch, from place `start` on."""
+
+    branch: Branch
+    first: int
+    stop: int
+    start: int
+
+
+def lay_out_prefix(stem: Stem, model: VLModel) -> Placed:
+    """The prompt alone."""
+    piece = _Piece(branch=stem.branches[0], first=0, stop=stem.num_prefix, start=0)
+    return _place([piece], 1, stem.num_prefix, model)
 
 
 def lay_out(stems: Sequence[Stem], model: VLModel) -> Layout:
-    """Place the stems in one row."""
-    prefixes = [stem.branches[0] for stem in stems]
+    """Whole stems in one row without padding: prompts first, then every tail."""
     branches = [branch for stem in stems for branch in stem.branches]
     stem_B = np.repeat(np.arange(len(stems)), [len(stem.branches) for stem in stems])
-    prefix_lengths = np.array([branch.num_prefix for branch in prefixes])
+    prefix_lengths = np.array([stem.num_prefix for stem in stems])
     tail_lengths = np.array([branch.num_tail for branch in branches])
-    starts = np.concatenate([[0], np.cumsum(np.concatenate([prefix_lengths, tail_lengths]))])
-    prefix_starts, tail_starts = starts[: len(stems)], starts[len(stems) : -1]
-    pieces = [(branch, 0, branch.num_prefix, start) for branch, start in zip(prefixes, prefix_starts, strict=True)]
+    *starts, num_tokens = np.cumsum([0, *prefix_lengths, *tail_lengths])
+    prefix_starts, tail_starts = np.array(starts[: len(stems)]), np.array(starts[len(stems) :])
+    pieces = [
+        _Piece(branch=stem.branches[0], first=0, stop=stem.num_prefix, start=int(start))
+        for stem, start in zip(stems, prefix_starts, strict=True)
+    ]
     pieces += [
-        (branch, branch.num_prefix, branch.num_prefix + branch.num_tail, start)
+        _Piece(branch=branch, first=branch.num_prefix, stop=branch.num_tokens, start=int(start))
         for branch, start in zip(branches, tail_starts, strict=True)
     ]
-    ids = [np.array(branch.ledger.token_ids[first:stop], dtype=np.int64) for branch, first, stop, _ in pieces]
-    positions = [
-        model.positions(branch.ledger.num_tokens, branch.ledger.image_spans)[:, first:stop]
-        for branch, first, stop, _ in pieces
-    ]
-    spans = [
-        (int(start) - first, span)
-        for branch, first, stop, start in pieces
-        for span in branch.ledger.image_spans
-        if first <= span.start < stop
-    ]
-    device = model.device
-    source_A = np.concatenate(
-        [_sources(*row) for row in zip(branches, prefix_starts[stem_B], tail_starts, strict=True)]
-    )
-    counts = [len(branch.actions) for branch in branches]
+    lasts = prefix_starts + prefix_lengths - 1
+    sources = [_sources(*row) for row in zip(branches, lasts[stem_B], tail_starts, strict=True)]
+    grids = (prefix_starts, prefix_lengths, tail_starts, tail_lengths, stem_B)
     return Layout(
-        token_ids_1N=torch.from_numpy(np.concatenate(ids))[None].to(device),
-        positions_31N=torch.from_numpy(np.concatenate(positions, axis=1))[:, None].to(device),
+        placed=_place(pieces, 1, int(num_tokens), model),
+        tree=make_tree(*grids, device=model.device, dtype=model.dtype),
+        source_A=torch.from_numpy(np.concatenate(sources)).to(model.device),
+        action_A=_actions(branches),
+        episode_A=_episodes(branches).to(model.device),
+    )
+
+
+def lay_out_tails(branches: Sequence[Branch], prefix: PrefixStore, model: VLModel, *, num_tokens_before: int) -> Layout:
+    """Tails of one stem, whose prompt was read before, in one row without padding."""
+    whole = lay_out([Stem(branches=tuple(branches))], model)
+    num_prefix = branches[0].num_prefix
+    spans = [(offset - num_prefix, span) for offset, span in whole.placed.spans if offset + span.start >= num_prefix]
+    return Layout(
+        placed=Placed(
+            token_ids_BN=whole.placed.token_ids_BN[:, num_prefix:],
+            positions_3BN=whole.placed.positions_3BN[:, :, num_prefix:],
+            spans=tuple(spans),
+        ),
+        tree=None if whole.tree is None else without_prefix(whole.tree, num_prefix),
+        source_A=whole.source_A - (num_prefix - 1),
+        action_A=whole.action_A,
+        episode_A=whole.episode_A,
+        prefix=prefix,
+        num_tokens_before=num_tokens_before,
+    )
+
+
+def lay_out_rows(branches: Sequence[Branch], model: VLModel) -> Layout:
+    """Each episode with its whole prompt in a row of its own, padded on the right: no token sees what fills a row."""
+    num_columns = max(branch.num_tokens for branch in branches)
+    starts = range(0, len(branches) * num_columns, num_columns)
+    pieces = [
+        _Piece(branch=branch, first=0, stop=branch.num_tokens, start=start)
+        for branch, start in zip(branches, starts, strict=True)
+    ]
+    sources = [start + branch.actions - 1 for branch, start in zip(branches, starts, strict=True)]
+    return Layout(
+        placed=_place(pieces, len(branches), num_columns, model),
+        tree=None,
+        source_A=torch.from_numpy(np.concatenate(sources)).to(model.device),
+        action_A=_actions(branches),
+        episode_A=_episodes(branches).to(model.device),
+    )
+
+
+def _place(pieces: Sequence[_Piece], num_rows: int, num_columns: int, model: VLModel) -> Placed:
+    """Write the pieces into rows; what no piece fills is token 0 at position 0."""
+    ids_N = np.zeros(num_rows * num_columns, dtype=np.int64)
+    positions_3N = np.zeros((3, num_rows * num_columns), dtype=np.int64)
+    spans: list[tuple[int, ImageSpan]] = []
+    for piece in pieces:
+        ledger, place = piece.branch.ledger, slice(piece.start, piece.start + piece.stop - piece.first)
+        ids_N[place] = ledger.token_ids[piece.first : piece.stop]
+        positions_3N[:, place] = model.positions(ledger.num_tokens, ledger.image_spans)[:, piece.first : piece.stop]
+        spans += [
+            (piece.start - piece.first, span) for span in ledger.image_spans if piece.first <= span.start < piece.stop
+        ]
+    return Placed(
+        token_ids_BN=torch.from_numpy(ids_N).view(num_rows, num_columns).to(model.device),
+        positions_3BN=torch.from_numpy(positions_3N).view(3, num_rows, num_columns).to(model.device),
         spans=tuple(spans),
-        tree=_tree(prefix_starts, prefix_lengths, tail_starts, tail_lengths, stem_B, model),
-        source_A=torch.from_numpy(source_A).to(device),
-        action_A=torch.from_numpy(np.concatenate([b.first_action_T + np.arange(len(b.actions)) for b in branches])),
-        episode_A=torch.from_numpy(np.repeat(np.arange(len(branches)), counts)).to(device),
     )
 
 
-def _sources(branch: Branch, prefix_start: int, tail_start: int) -> NDArray[np.int64]:
+def _sources(branch: Branch, prefix_last: int, tail_start: int) -> NDArray[np.int64]:
     before = branch.actions - 1 - branch.num_prefix
-    return np.where(before < 0, prefix_start + branch.num_prefix - 1, tail_start + before)
+    return np.where(before < 0, prefix_last, tail_start + before)
 
 
-def _tree(
-    prefix_starts: NDArray[np.int64],
-    prefix_lengths: NDArray[np.int64],
-    tail_starts: NDArray[np.int64],
-    tail_lengths: NDArray[np.int64],
-    stem_B: NDArray[np.int64],
-    model: VLModel,
-) -> Tree:
-    prefix_PL, prefix_real_PL = _ragged(prefix_starts, prefix_lengths)
-    num_places = prefix_PL.size
-    places = np.empty(int(prefix_lengths.sum() + tail_lengths.sum()), dtype=np.int64)
-    places[prefix_PL[prefix_real_PL]] = np.flatnonzero(prefix_real_PL)
-    tails: list[Tails] = []
-    for rows in _alike(tail_lengths):
-        tail_BL, real_BL = _ragged(tail_starts[rows], tail_lengths[rows])
-        places[tail_BL[real_BL]] = num_places + np.flatnonzero(real_BL)
-        num_places += tail_BL.size
-        tails.append(_tails(tail_BL, prefix_PL[stem_B[rows]], prefix_real_PL[stem_B[rows]], model))
-    return Tree(
-        prefix_PL=torch.from_numpy(prefix_PL).to(model.device),
-        tails=tuple(tails),
-        restore_T=torch.from_numpy(places).to(model.device),
-    )
+def _actions(branches: Sequence[Branch]) -> Tensor:
+    return torch.from_numpy(np.concatenate([b.first_action_T + np.arange(len(b.actions)) for b in branches]))
 
 
-def _alike(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Rows in bins of about the same length; a row of no length is in none."""
-    bins: list[list[int]] = []
-    shortest = 0
-    for row in np.argsort(lengths, kind="stable").tolist():
-        length = int(lengths[row])
-        if length and (not bins or length > 2 * shortest + 8):
-            bins.append([])
-            shortest = length
-        if length:
-            bins[-1].append(row)
-    return [np.array(rows) for rows in bins]
-
-
-def _tails(
-    tail_BL: NDArray[np.int64], prefix_BL: NDArray[np.int64], prefix_real_BL: NDArray[np.bool_], model: VLModel
-) -> Tails:
-    num_prefix, num_tail = prefix_BL.shape[1], tail_BL.shape[1]
-    seen = np.zeros((len(tail_BL), num_tail, num_prefix + num_tail), dtype=bool)
-    seen[:, :, :num_prefix] = prefix_real_BL[:, None]
-    seen[:, :, num_prefix:] = np.tri(num_tail, dtype=bool)
-    mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill_(torch.from_numpy(~seen), -torch.inf)
-    return Tails(
-        tail_BL=torch.from_numpy(tail_BL).to(model.device),
-        keys_BK=torch.from_numpy(np.concatenate([prefix_BL, tail_BL], axis=1)).to(model.device),
-        mask=mask[:, None].to(model.device),
-    )
-
-
-def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Consecutive places of each row, and which of them are real; the others repeat the row's first place."""
-    step = np.arange(lengths.max(initial=0))
-    real = step < lengths[:, None]
-    return np.where(real, starts[:, None] + step, starts[:, None]), real
+def _episodes(branches: Sequence[Branch]) -> Tensor:
+    return torch.from_numpy(np.repeat(np.arange(len(branches)), [len(b.actions) for b in branches]))

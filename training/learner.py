@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from visualzoom.agents.model import ValueHead, VLModel, visual_of
+from visualzoom.agents.model import ValueHead, VLModel
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Credit
-from visualzoom.training.layout import Layout, lay_out
+from visualzoom.training.layout import Layout
 from visualzoom.training.learner_report import LearnerReport, Tally
 from visualzoom.training.loss_given import LossGiven, Predicted, counted
 from visualzoom.training.master_weights import MasterWeights
 from visualzoom.training.pack import Batch, Stem
+from visualzoom.training.reading import Reader, Reading
 
 __all__ = ["Learner", "LearnerConfig", "LearnerReport"]
 
@@ -43,7 +44,9 @@ class LearnerConfig:
     temperature: float = 1.0
     """Of the sampling that made the batch."""
     budget_tokens: int = 2048
-    """Tokens read in one forward pass; a prompt with all its episodes is never split, even if it is larger."""
+    """Tokens read in one forward pass. A larger prompt, or what follows it in one episode, is a pass of its own."""
+    reading: Reading = "shared"
+    """shared: siblings share one reading of their prompt; plain: every episode is a padded row of its own."""
     head_elements: int = 2**26
     """Actions times vocabulary that are held at once; more are computed in parts, and again in the backward pass."""
     freeze_vision: bool = False
@@ -77,6 +80,7 @@ class Learner:
             model.freeze_tower()
         self.value_head = ValueHead(model.hidden_size).to(model.device) if with_values else None
         trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+        self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)
         self._masters = MasterWeights(trained)
         groups = [{"params": self._masters.stepped, "lr": config.learning_rate, "peak": config.learning_rate}]
         if self.value_head is not None:
@@ -151,17 +155,8 @@ class Learner:
             yield [stems[i] for i in share.tolist()]
 
     def _passes(self, stems: Sequence[Stem]) -> Iterator[Layout]:
-        """Whole stems in passes of at most the token budget."""
-        taken: list[Stem] = []
-        num_tokens = 0
-        for stem in stems:
-            if taken and num_tokens + stem.num_tokens > self.config.budget_tokens:
-                yield lay_out(taken, self.model)
-                taken, num_tokens = [], 0
-            taken.append(stem)
-            num_tokens += stem.num_tokens
-        if taken:
-            yield lay_out(taken, self.model)
+        """The passes of a mini-batch; each is back-propagated before the next is asked for."""
+        return self._reader.passes(stems)
 
     def _accumulate(self, given: LossGiven, stems: Sequence[Stem], tally: Tally) -> None:
         """Add up the gradient of one optimizer step over its passes."""
@@ -175,7 +170,7 @@ class Learner:
 
     def _predict(self, layout: Layout, token_T: Tensor) -> Predicted:
         """Log-probability, entropy and value at each action of a pass."""
-        hidden_AD = self._hidden(layout)
+        hidden_AD = self._reader.hidden(layout)
         token_A = token_T[layout.action_A].to(hidden_AD.device)
         rows = max(1, self.config.head_elements // self.model.vocabulary_size)
         parts = []
@@ -191,17 +186,8 @@ class Learner:
 
     def _only_values(self, layout: Layout) -> Tensor:
         assert self.value_head is not None
-        values_A: Tensor = self.value_head(self._hidden(layout))
+        values_A: Tensor = self.value_head(self._reader.hidden(layout))
         return values_A
-
-    def _hidden(self, layout: Layout) -> Tensor:
-        """Hidden states that predict the actions, [A, D]."""
-        visual = None
-        if layout.spans:
-            features = self.model.encode([span.image for _, span in layout.spans])
-            visual = visual_of(features, layout.spans, self.model.device)
-        hidden = self.model.hidden(layout.token_ids_1N, layout.positions_31N, visual=visual, tree=layout.tree)
-        return hidden[0].index_select(0, layout.source_A)
 
     def _head(self, hidden_AD: Tensor, token_A: Tensor) -> tuple[Tensor, Tensor]:
         logprobs_AV = self.model.logprobs(hidden_AD, self._ban_V, self.config.temperature)

@@ -48,7 +48,7 @@ class Tally:
     def add_pass(self, layout: Layout, output: StepLoss, given: LossIn) -> None:
         """Take in one pass."""
         self.loss += float(output.loss.detach())
-        self.num_tokens_read += layout.token_ids_1N.shape[1]
+        self.num_tokens_read += layout.num_tokens_read
         logprobs_A = given.logprobs_T.detach().cpu()
         columns = {**output.metrics_T, "logprobs": logprobs_A, "old": given.old_logprobs_T}
         if given.entropy_T is not None:

@@ -42,6 +42,11 @@ class Branch:
         """Tokens to read after the prefix; the last sampled token predicts nothing."""
         return int(self.actions[-1] - self.actions[0])
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens to read if the episode is read alone."""
+        return self.num_prefix + self.num_tail
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stem:

@@ -209,6 +209,7 @@ def _learner(config: TrainConfig, opened: OpenModel, *, with_values: bool) -> Le
             max_grad_norm=learn.max_grad_norm,
             temperature=config.policy.temperature,
             budget_tokens=learn.micro_batch_tokens,
+            reading=learn.reading,
             freeze_vision=learn.freeze_vision,
             seed=config.seed,
         ),

@@ -1,0 +1,105 @@
+"""Reads episodes through the model in passes of at most so many tokens, siblings behind one reading of their prompt.
+
+A group that fits is read with others in one pass. Of a larger one the prompt is a pass of its own, and the tails are
+cut into passes that see the prompt's keys and values (agents/model_prefix.py). A prompt, or one tail, is never cut.
+Law: how episodes are cut into passes changes neither loss nor gradient, beyond float rounding. What the law is held to
+is the plain reading: every episode a padded row of its own with its whole prompt, as any trainer would do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from visualzoom.agents.model import VLModel, visual_of
+from visualzoom.agents.model_attention import Tree
+from visualzoom.agents.model_prefix import KeyValues, PrefixRecorder, PrefixStore
+from visualzoom.training.layout import Layout, Placed, lay_out, lay_out_prefix, lay_out_rows, lay_out_tails
+from visualzoom.training.pack import Branch, Stem
+
+Reading = Literal["shared", "plain"]
+"""Whether siblings share one reading of their prompt, or each reads it again."""
+
+Item = TypeVar("Item")
+
+
+class Reader:
+    """Cuts stems into passes and reads them."""
+
+    def __init__(self, model: VLModel, *, budget_tokens: int, reading: Reading = "shared") -> None:
+        self.model = model
+        self.budget_tokens = budget_tokens
+        self.reading = reading
+
+    def passes(self, stems: Sequence[Stem]) -> Iterator[Layout]:
+        """Every action of the stems, each in one pass; all actions of an episode are in the same.
+
+        Go through it as a loop: what a pass is for, its backward pass included, must be done before the next is asked
+        for. When the last pass over a prompt's tails is done, their gradient is sent through the prompt.
+        """
+        if self.reading == "plain":
+            branches = [branch for stem in stems for branch in stem.branches]
+            for rows in _runs(sorted(branches, key=lambda branch: branch.num_tokens), _num_places, self.budget_tokens):
+                yield lay_out_rows(rows, self.model)
+            return
+        for run in _runs(stems, _num_tokens, self.budget_tokens):
+            if _num_tokens(run) <= self.budget_tokens or not any(branch.num_tail for branch in run[0].branches):
+                yield lay_out(run, self.model)
+            else:
+                yield from self._tails(run[0])
+
+    def hidden(self, layout: Layout) -> Tensor:
+        """Hidden states that predict the actions, [A, D]."""
+        hidden_ND = self._read(layout.placed, layout.tree, layout.prefix)
+        if layout.prefix is not None:
+            hidden_ND = torch.cat([layout.prefix.last_1D, hidden_ND])
+        return hidden_ND.index_select(0, layout.source_A)
+
+    def _tails(self, stem: Stem) -> Iterator[Layout]:
+        """The prompt once, its tails in passes, then the prompt's backward pass."""
+        recorder = PrefixRecorder()
+        prefix = PrefixStore(recorder, self._read(lay_out_prefix(stem, self.model), None, recorder)[-1:])
+        num_tokens_before = stem.num_prefix
+        ordered = sorted(stem.branches, key=lambda branch: branch.num_tail)  # also: empty tails join the first real one
+        for run in _runs(ordered, _num_tail_tokens, self.budget_tokens):
+            yield lay_out_tails(run, prefix, self.model, num_tokens_before=num_tokens_before)
+            num_tokens_before = 0
+        prefix.backward()
+
+    def _read(self, placed: Placed, tree: Tree | None, prefix: KeyValues | None) -> Tensor:
+        """Last hidden states of all places, rows after one another, [N, D]."""
+        visual = None
+        if placed.spans:
+            features = self.model.encode([span.image for _, span in placed.spans])
+            visual = visual_of(features, placed.spans, self.model.device)
+        hidden_BND = self.model.hidden(
+            placed.token_ids_BN, placed.positions_3BN, visual=visual, tree=tree, prefix=prefix
+        )
+        return hidden_BND.flatten(0, 1)
+
+
+def _runs(items: Iterable[Item], size: Callable[[Sequence[Item]], int], budget: int) -> Iterator[list[Item]]:
+    """Consecutive items of at most the budget together; a larger one comes alone, but for items of no size."""
+    taken: list[Item] = []
+    for item in items:
+        if size(taken) and size([*taken, item]) > budget:
+            yield taken
+            taken = []
+        taken.append(item)
+    if taken:
+        yield taken
+
+
+def _num_tokens(stems: Sequence[Stem]) -> int:
+    return sum(stem.num_tokens for stem in stems)
+
+
+def _num_tail_tokens(branches: Sequence[Branch]) -> int:
+    return sum(branch.num_tail for branch in branches)
+
+
+def _num_places(branches: Sequence[Branch]) -> int:
+    return len(branches) * max((branch.num_tokens for branch in branches), default=0)
