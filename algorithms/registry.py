@@ -16,3 +16,5 @@ ALGORITHMS: dict[str, str] = {
     "dtpo": "visualzoom.algorithms.dtpo:DTPO",
     "ppo": "visualzoom.algorithms.ppo:PPO",
 }
+GROUP_RELATIVE = frozenset({"rloo", "grpo", "gspo", "cispo", "sapo", "gigpo", "gdpo", "dtpo"})
+"""Those that learn nothing from an episode without siblings."""

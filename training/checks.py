@@ -5,7 +5,7 @@ Law: after `check_train` only the machine can fail (memory, disk, network); noth
 
 from __future__ import annotations
 
-from visualzoom.algorithms.registry import ALGORITHMS
+from visualzoom.algorithms.registry import ALGORITHMS, GROUP_RELATIVE
 from visualzoom.envs.registry import resolve
 from visualzoom.training.config import TrainConfig, UsageError, WorldConfig
 from visualzoom.training.metrics import TRACKERS
@@ -37,8 +37,10 @@ def check_train(config: TrainConfig) -> None:
     if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
         with user_errors("--algorithm"):
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
-    if config.algorithm == "grpo" and config.learn.group_size < 2:
-        raise UsageError("--group-size 1: GRPO compares siblings; give at least 2, or --algorithm reinforce or ppo")
+    if config.algorithm in GROUP_RELATIVE and config.learn.group_size < 2:
+        raise UsageError(
+            f"--group-size 1: {config.algorithm} compares siblings; give at least 2, or --algorithm reinforce, remax or ppo"
+        )
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):

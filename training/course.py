@@ -45,22 +45,22 @@ def course_of(one: Played, greedy_rewards: Mapping[int, float]) -> Course:
     return Course(
         turn_rewards=one.turn_rewards,
         calls=tuple(bool(turn.tool_results) for turn in episode.turns),
-        states=tuple(_state(one, number) for number in range(len(episode.turns))),
+        states=tuple(_state(one, turn) for turn in range(len(episode.turns))),
         parts=episode.reward.parts,
         truncated=not episode.stop_reason.terminated,
         greedy_reward=greedy_rewards.get(one.job.task_index, math.nan),
     )
 
 
-def _state(one: Played, number: int) -> Hashable:
-    """Task, turn, and what the last calls gave back; in a world without tools, what was shown."""
+def _state(one: Played, turn: int) -> Hashable:
+    """Task, and what the calls before this turn gave back; where there were none, what was shown."""
     turns = one.episode.turns
-    earlier: Turn | None = turns[number - 1] if number else None
+    earlier: Turn | None = turns[turn - 1] if turn else None
     if earlier is not None and earlier.tool_results:
         seen: Hashable = tuple(_seen(one.episode, result) for result in earlier.tool_results)
     else:
-        seen = (turns[number].text, turns[number].images)
-    return one.job.task_index, number, seen
+        seen = (turns[turn].text, turns[turn].images)
+    return one.job.task_index, seen
 
 
 def _seen(episode: Episode, result: ToolResult) -> Hashable:
