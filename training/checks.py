@@ -39,7 +39,7 @@ def check_train(config: TrainConfig) -> None:
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
     if config.algorithm in GROUP_RELATIVE and config.learn.group_size < 2:
         raise UsageError(
-            f"--group-size 1: {config.algorithm} compares siblings; give at least 2, or --algorithm reinforce, remax or ppo"
+            f"--group-size 1: {config.algorithm} compares siblings; give at least 2, or --algorithm reinforce or ppo"
         )
     for name in config.report.tracker:
         with user_errors("--tracker"):

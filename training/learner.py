@@ -21,7 +21,7 @@ from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Credit
 from visualzoom.training.layout import Layout
 from visualzoom.training.learner_report import LearnerReport, Tally
-from visualzoom.training.loss_given import LossGiven, Predicted, counted
+from visualzoom.training.loss_given import LossGiven, Predicted, speaking
 from visualzoom.training.master_weights import MasterWeights
 from visualzoom.training.pack import Batch, Stem
 from visualzoom.training.reading import Reader, Reading
@@ -161,7 +161,7 @@ class Learner:
     def _accumulate(self, given: LossGiven, stems: Sequence[Stem], tally: Tally) -> None:
         """Add up the gradient of one optimizer step over its passes."""
         weights_T = given.weights(stems)
-        for layout in self._passes(counted(stems, weights_T)):
+        for layout in self._passes(speaking(stems, given.heard(weights_T))):
             predicted = self._predict(layout, given.batch.token_T)
             loss_in = given.loss_in(layout.action_A, layout.episode_A, predicted, weights_T)
             output = given.objective.loss(loss_in)

@@ -30,8 +30,10 @@ from visualzoom.agents.model_testing import (
 from visualzoom.agents.model_vision import Stack
 from visualzoom.agents.records import GenerateRequest, Sampling
 from visualzoom.agents.transformers_policy import TransformersPolicy
+from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Algorithm, Credit, CreditIn, LossIn, LossOutput, Rule
+from visualzoom.algorithms.terms import Terms
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.learner_report import LearnerReport, Tally
 from visualzoom.training.loss_given import LossGiven
@@ -103,18 +105,26 @@ def make_batch(model: VLModel, temperature: float = 1.0, order: Sequence[int] | 
     return pack([ledgers[i] for i in order], [rewards[i] for i in order], [0] * len(ledgers))
 
 
-def gradients(learner: Learner, batch: Batch, algorithm: PolicyGradient | None = None) -> dict[str, Tensor]:
+def gradients(
+    learner: Learner,
+    batch: Batch,
+    algorithm: Algorithm | None = None,
+    *,
+    credit: Credit | None = None,
+    terms: Terms | None = None,
+    tally: Tally | None = None,
+) -> dict[str, Tensor]:
     """Gradient of the loss on the whole batch, before clipping."""
-    objective = Objective(algorithm=algorithm or PolicyGradient())
+    objective = Objective(algorithm=algorithm or PolicyGradient(), terms=terms or Terms())
     given = LossGiven(
         batch=batch,
-        credit=objective.credit(batch.credit_in()),
+        credit=credit or objective.credit(batch.credit_in()),
         objective=objective,
         values_T=None,
         reference_logprobs_T=None,
         old_logprobs_T=None,
     )
-    learner._accumulate(given, batch.stems, Tally())
+    learner._accumulate(given, batch.stems, tally or Tally())
     return {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in learner.model.module.named_parameters()
@@ -276,6 +286,18 @@ def test_silent_advantages_give_exactly_no_gradient() -> None:
     batch = make_batch(learner.model)
     report = update(learner, batch, torch.zeros(batch.num_actions), PolicyGradient())
     assert report.grad_norm == 0.0
+
+
+def test_episodes_that_pull_at_nothing_are_not_read_unless_something_is_charged() -> None:
+    batch = make_batch(make_learner().model)
+    credit = Credit(advantages_T=torch.where(batch.episode_T % 4 == 0, 1.0, 0.0))
+    whole, heard = Tally(), Tally()
+    expected, found = (
+        gradients(make_learner(), batch, GRPO(), credit=credit, terms=terms, tally=tally)
+        for terms, tally in ((Terms(entropy_weight=1e-30), whole), (Terms(), heard))
+    )
+    assert heard.num_tokens_read < 0.7 * whole.num_tokens_read
+    assert_equal_gradients(expected, found)
 
 
 def test_epochs_and_mini_batches_are_optimizer_steps_over_every_token() -> None:
