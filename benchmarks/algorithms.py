@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--parallel", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument(
-        "--out", type=Path, help="keep the run folders here, and take those that are finished as they are"
+        "--out", type=Path, help="keep the run folders here; those that are finished are read, not repeated"
     )
     args, flags = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
