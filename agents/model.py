@@ -27,6 +27,7 @@ from transformers import (
 
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
+from visualzoom.agents.model_head import chosen_logprobs, head_logits
 from visualzoom.agents.model_prefix import KeyValues
 from visualzoom.agents.model_vision import (
     FeatureStore,
@@ -172,6 +173,14 @@ class VLModel:
     def vocabulary_size(self) -> int:
         return int(self.module.config.get_text_config().vocab_size)
 
+    @property
+    def _head_weight(self) -> Tensor:
+        head = self.module.lm_head
+        if type(head) is not nn.Linear or head.bias is not None:
+            raise TypeError(f"lm_head is {head}; it must be a Linear without bias: leave it out of what is adapted")
+        weight: Tensor = head.weight
+        return weight
+
     def freeze_tower(self, max_bytes: int = 2**30) -> None:
         """The vision tower shall not change any more: its features are kept, so that each image is encoded once."""
         self.visual.requires_grad_(False)
@@ -254,8 +263,21 @@ class VLModel:
 
     def logprobs(self, hidden_AD: Tensor, ban_V: Tensor, temperature: float) -> Tensor:
         """Float32 log-probabilities [A, V] of the distribution that tokens are drawn from."""
-        logits_AV: Tensor = self.module.lm_head(hidden_AD).float() + ban_V
+        logits_AV = head_logits(hidden_AD, self._head_weight) + ban_V
         return functional.log_softmax(logits_AV if temperature == 1.0 else logits_AV / temperature, dim=-1)
+
+    def chosen_logprobs(
+        self, hidden_AD: Tensor, token_A: Tensor, *, banned_N: Tensor, temperature: float, chunk_elements: int
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of each token under `logprobs`, and its entropy, for training: see model_head.py."""
+        return chosen_logprobs(
+            hidden_AD,
+            self._head_weight,
+            token_A,
+            banned_N=banned_N,
+            temperature=temperature,
+            chunk_elements=chunk_elements,
+        )
 
     def ban(self, token_ids: Sequence[int]) -> Tensor:
         """A vector [V] that is minus infinity on these ids and 0 elsewhere."""

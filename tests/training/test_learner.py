@@ -213,7 +213,6 @@ def test_what_the_environment_shows_after_the_last_reply_changes_nothing() -> No
 def test_gradient_equals_finite_differences(family: str) -> None:
     learner = make_learner(family)
     learner.model.module.double()
-    learner._ban_V = learner._ban_V.double()
     batch = pack(
         [reply(observe(reply(p, [20, 21]), 13, random_image(5, 1, 2)), [22]) for p in PROMPTS], [1.0, 2.0, 0.5], [0] * 3
     )
