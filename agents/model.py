@@ -25,6 +25,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from visualzoom.agents import model_recompute
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
 from visualzoom.agents.model_head import chosen_logprobs, head_logits
@@ -127,6 +128,7 @@ class VLModel:
         self.language = module.model.language_model
         self._tower = FAMILIES[family].tower(self.visual)
         self._frozen: FeatureStore | None = None
+        self._recomputed: tuple[nn.Module, ...] = ()
         vision = module.config.vision_config
         self.shape = ImageShape(
             patch_px=vision.patch_size,
@@ -186,6 +188,11 @@ class VLModel:
         self.visual.requires_grad_(False)
         self._frozen = FeatureStore(max_bytes)
 
+    def checkpoint_layers(self) -> None:
+        """Passes without a cache shall keep only the input of each layer, and compute it again for the gradient."""
+        self._recomputed = (*self.language.layers, *self.visual.blocks)
+        model_recompute.enable(self._recomputed)
+
     def encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
         """Rows of each distinct image, in one pass through the tower."""
         if self._frozen is None:
@@ -198,7 +205,8 @@ class VLModel:
 
     def _encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
         stack = stack_images(images, self.shape)
-        table, deepstack = self._tower(stack, self.device)
+        with model_recompute.recomputed(self._recomputed):
+            table, deepstack = self._tower(stack, self.device)
         return ImageFeatures(table_ND=table, deepstack=deepstack, starts=stack.starts)
 
     def positions(self, num_tokens: int, spans: Sequence[ImageSpan]) -> NDArray[np.int64]:
@@ -246,18 +254,19 @@ class VLModel:
         if visual is not None:
             embeds = self._put(embeds, visual)
             extra = self._deepstack(embeds, visual)
-        output = self.language(
-            inputs_embeds=embeds,
-            position_ids=positions_3BT,
-            # Any 4-D mask keeps transformers from building one of its own, for which it would question the cache.
-            attention_mask=embeds.new_zeros(1, 1, 1, 1) if mask is None else mask,
-            past_key_values=cache,
-            use_cache=False,
-            tree=tree,
-            prefix=prefix,
-            causal_rows=mask is None,
-            **extra,
-        )
+        with model_recompute.recomputed(self._recomputed if cache is None else ()):
+            output = self.language(
+                inputs_embeds=embeds,
+                position_ids=positions_3BT,
+                # Any 4-D mask keeps transformers from building one of its own, for which it would question the cache.
+                attention_mask=embeds.new_zeros(1, 1, 1, 1) if mask is None else mask,
+                past_key_values=cache,
+                use_cache=False,
+                tree=tree,
+                prefix=prefix,
+                causal_rows=mask is None,
+                **extra,
+            )
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
 

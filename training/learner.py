@@ -46,6 +46,8 @@ class LearnerConfig:
     """shared: siblings share one reading of their prompt; plain: every episode is a padded row of its own."""
     head_elements: int = 2**25
     """Actions times vocabulary that the head computes at once, in two float32 tables."""
+    checkpoint_layers: bool = False
+    """Compute each layer again in the backward pass in place of keeping what it made."""
     freeze_vision: bool = False
     seed: int = 0
     """Of the order of mini-batches."""
@@ -75,6 +77,8 @@ class Learner:
         self._banned_N = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=model.device)
         if config.freeze_vision:
             model.freeze_tower()
+        if config.checkpoint_layers:
+            model.checkpoint_layers()
         self.value_head = ValueHead(model.hidden_size).to(model.device) if with_values else None
         trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
         self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)

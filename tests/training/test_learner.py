@@ -117,6 +117,14 @@ def test_sampler_and_learner_agree(family: str, temperature: float) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_sampler_and_learner_agree_when_layers_are_computed_again(family: str) -> None:
+    learner = make_learner(family, checkpoint_layers=True)
+    batch = make_batch(learner.model)
+    torch.testing.assert_close(learner.logprobs(batch), batch.behaviour_logprobs_T, atol=1e-5, rtol=1e-5)
+    assert learner.update(batch, torch.ones(batch.num_actions), PolicyGradient()).num_optimizer_steps == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_agrees_to_its_own_rounding(family: str) -> None:
     model = VLModel(random_module(family).to(torch.bfloat16))
     learner = Learner(model, LearnerConfig(), banned_ids=BANNED_IDS)
