@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -305,17 +306,25 @@ def test_a_frozen_tower_stays_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_frozen_tower_encodes_each_image_once_and_changes_no_other_gradient(family: str) -> None:
-    learner, frozen = make_learner(family), make_learner(family, freeze_vision=True)
-    batch = make_batch(learner.model)
-    make_batch(frozen.model)  # its sampler has seen the images
+@pytest.mark.parametrize("fields", [{}, {"budget_tokens": 20}, {"reading": "plain"}])
+def test_a_frozen_tower_encodes_each_image_once_and_changes_no_other_gradient(
+    family: str, fields: dict[str, Any]
+) -> None:
+    """Once for sampler and learner together, siblings and later turns and further updates included."""
+    learner, frozen = make_learner(family), make_learner(family, freeze_vision=True, **fields)
+    tower, encoded = frozen.model._tower, Counter[str]()
 
-    def tower(stack: Stack, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
-        raise AssertionError("an image was encoded again")
+    def counted(stack: Stack, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
+        encoded.update(list(stack.starts))
+        return tower(stack, device)
 
-    frozen.model._tower = tower
+    frozen.model._tower = counted
+    batch = make_batch(frozen.model)
     expected = {name: g for name, g in gradients(learner, batch).items() if ".visual." not in name}
     assert_equal_gradients(expected, gradients(frozen, batch))
+    frozen.update(batch, torch.ones(batch.num_actions), PolicyGradient(num_epochs=2))
+    shown = {span.image.key for stem in batch.stems for branch in stem.branches for span in branch.ledger.image_spans}
+    assert len(shown) == 5 and encoded == Counter(shown)
 
 
 def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
