@@ -25,8 +25,10 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from visualzoom.agents import model_recompute
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
+from visualzoom.agents.model_head import chosen_logprobs, head_logits
 from visualzoom.agents.model_prefix import KeyValues
 from visualzoom.agents.model_vision import (
     FeatureStore,
@@ -126,6 +128,7 @@ class VLModel:
         self.language = module.model.language_model
         self._tower = FAMILIES[family].tower(self.visual)
         self._frozen: FeatureStore | None = None
+        self._recomputed: tuple[nn.Module, ...] = ()
         vision = module.config.vision_config
         self.shape = ImageShape(
             patch_px=vision.patch_size,
@@ -172,10 +175,23 @@ class VLModel:
     def vocabulary_size(self) -> int:
         return int(self.module.config.get_text_config().vocab_size)
 
+    @property
+    def _head_weight(self) -> Tensor:
+        head = self.module.lm_head
+        if type(head) is not nn.Linear or head.bias is not None:
+            raise TypeError(f"lm_head is {head}; it must be a Linear without bias: leave it out of what is adapted")
+        weight: Tensor = head.weight
+        return weight
+
     def freeze_tower(self, max_bytes: int = 2**30) -> None:
         """The vision tower shall not change any more: its features are kept, so that each image is encoded once."""
         self.visual.requires_grad_(False)
         self._frozen = FeatureStore(max_bytes)
+
+    def checkpoint_layers(self) -> None:
+        """Passes without a cache shall keep only the input of each layer, and compute it again for the gradient."""
+        self._recomputed = (*self.language.layers, *self.visual.blocks)
+        model_recompute.enable(self._recomputed)
 
     def encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
         """Rows of each distinct image, in one pass through the tower."""
@@ -189,7 +205,8 @@ class VLModel:
 
     def _encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
         stack = stack_images(images, self.shape)
-        table, deepstack = self._tower(stack, self.device)
+        with model_recompute.recomputed(self._recomputed):
+            table, deepstack = self._tower(stack, self.device)
         return ImageFeatures(table_ND=table, deepstack=deepstack, starts=stack.starts)
 
     def positions(self, num_tokens: int, spans: Sequence[ImageSpan]) -> NDArray[np.int64]:
@@ -237,25 +254,39 @@ class VLModel:
         if visual is not None:
             embeds = self._put(embeds, visual)
             extra = self._deepstack(embeds, visual)
-        output = self.language(
-            inputs_embeds=embeds,
-            position_ids=positions_3BT,
-            # Any 4-D mask keeps transformers from building one of its own, for which it would question the cache.
-            attention_mask=embeds.new_zeros(1, 1, 1, 1) if mask is None else mask,
-            past_key_values=cache,
-            use_cache=False,
-            tree=tree,
-            prefix=prefix,
-            causal_rows=mask is None,
-            **extra,
-        )
+        with model_recompute.recomputed(self._recomputed if cache is None else ()):
+            output = self.language(
+                inputs_embeds=embeds,
+                position_ids=positions_3BT,
+                # Any 4-D mask keeps transformers from building one of its own, for which it would question the cache.
+                attention_mask=embeds.new_zeros(1, 1, 1, 1) if mask is None else mask,
+                past_key_values=cache,
+                use_cache=False,
+                tree=tree,
+                prefix=prefix,
+                causal_rows=mask is None,
+                **extra,
+            )
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
 
     def logprobs(self, hidden_AD: Tensor, ban_V: Tensor, temperature: float) -> Tensor:
         """Float32 log-probabilities [A, V] of the distribution that tokens are drawn from."""
-        logits_AV: Tensor = self.module.lm_head(hidden_AD).float() + ban_V
+        logits_AV = head_logits(hidden_AD, self._head_weight) + ban_V
         return functional.log_softmax(logits_AV if temperature == 1.0 else logits_AV / temperature, dim=-1)
+
+    def chosen_logprobs(
+        self, hidden_AD: Tensor, token_A: Tensor, *, banned_N: Tensor, temperature: float, chunk_elements: int
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of each token under `logprobs`, and its entropy, for training: see model_head.py."""
+        return chosen_logprobs(
+            hidden_AD,
+            self._head_weight,
+            token_A,
+            banned_N=banned_N,
+            temperature=temperature,
+            chunk_elements=chunk_elements,
+        )
 
     def ban(self, token_ids: Sequence[int]) -> Tensor:
         """A vector [V] that is minus infinity on these ids and 0 elsewhere."""

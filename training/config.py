@@ -128,6 +128,8 @@ class LearnConfig:
     """Of the value head, for algorithms that have one."""
     micro_batch_tokens: int = 2048
     """Tokens in one forward pass of the learner: a bound on memory that changes nothing but rounding."""
+    checkpoint_layers: bool = False
+    """Compute each layer again in the backward pass: a third more time, far less memory. Changes no number."""
     reading: Literal["shared", "plain"] = "shared"
     """shared: the learner reads a prompt once for all its episodes; plain: once for each, in padded rows. Changes
     nothing but rounding and time."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from visualzoom.agents.model import ValueHead, VLModel
 from visualzoom.algorithms.objective import Objective
@@ -47,8 +46,10 @@ class LearnerConfig:
     """Tokens read in one forward pass. A larger prompt, or what follows it in one episode, is a pass of its own."""
     reading: Reading = "shared"
     """shared: siblings share one reading of their prompt; plain: every episode is a padded row of its own."""
-    head_elements: int = 2**26
-    """Actions times vocabulary that are held at once; more are computed in parts, and again in the backward pass."""
+    head_elements: int = 2**25
+    """Actions times vocabulary that the head computes at once, in two float32 tables."""
+    checkpoint_layers: bool = False
+    """Compute each layer again in the backward pass in place of keeping what it made."""
     freeze_vision: bool = False
     seed: int = 0
     """Of the order of mini-batches."""
@@ -75,9 +76,11 @@ class Learner:
         """
         self.model = model
         self.config = config
-        self._ban_V = model.ban(sorted(banned_ids))
+        self._banned_N = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=model.device)
         if config.freeze_vision:
             model.freeze_tower()
+        if config.checkpoint_layers:
+            model.checkpoint_layers()
         self.value_head = ValueHead(model.hidden_size).to(model.device) if with_values else None
         trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
         self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)
@@ -172,29 +175,21 @@ class Learner:
         """Log-probability, entropy and value at each action of a pass."""
         hidden_AD = self._reader.hidden(layout)
         token_A = token_T[layout.action_A].to(hidden_AD.device)
-        rows = max(1, self.config.head_elements // self.model.vocabulary_size)
-        parts = []
-        for hidden, token in zip(hidden_AD.split(rows), token_A.split(rows), strict=True):
-            if len(hidden_AD) > rows and torch.is_grad_enabled():
-                parts.append(checkpoint(self._head, hidden, token, use_reentrant=False))
-            else:
-                parts.append(self._head(hidden, token))
-        logprobs, entropies = zip(*parts, strict=True)
+        logprobs_A, entropy_A = self.model.chosen_logprobs(
+            hidden_AD,
+            token_A,
+            banned_N=self._banned_N,
+            temperature=self.config.temperature,
+            chunk_elements=self.config.head_elements,
+        )
         # The values' error does not reach the trunk: it is many times the policy's gradient when training begins.
         values_A = None if self.value_head is None else self.value_head(hidden_AD.detach())
-        return Predicted(logprobs_A=torch.cat(logprobs), entropy_A=torch.cat(entropies), values_A=values_A)
+        return Predicted(logprobs_A=logprobs_A, entropy_A=entropy_A, values_A=values_A)
 
     def _only_values(self, layout: Layout) -> Tensor:
         assert self.value_head is not None
         values_A: Tensor = self.value_head(self._reader.hidden(layout))
         return values_A
-
-    def _head(self, hidden_AD: Tensor, token_A: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs_AV = self.model.logprobs(hidden_AD, self._ban_V, self.config.temperature)
-        # 0 * -inf of a banned token would be NaN, forwards and backwards.
-        surprise_AV = logprobs_AV.masked_fill(self._ban_V == -torch.inf, 0.0)
-        entropy_A = -(logprobs_AV.exp() * surprise_AV).sum(-1)
-        return logprobs_AV.gather(-1, token_A[:, None])[:, 0], entropy_A
 
     def _step(self, tally: Tally) -> None:
         """Clip and step, or skip if anything is not finite."""

@@ -210,6 +210,7 @@ def _learner(config: TrainConfig, opened: OpenModel, *, with_values: bool) -> Le
             temperature=config.policy.temperature,
             budget_tokens=learn.micro_batch_tokens,
             reading=learn.reading,
+            checkpoint_layers=learn.checkpoint_layers,
             freeze_vision=learn.freeze_vision,
             seed=config.seed,
         ),

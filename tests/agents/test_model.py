@@ -171,6 +171,9 @@ def test_a_frozen_tower_gives_the_same_features_whatever_is_kept(seeds: list[lis
         images = [random_image(seed, 1 + seed % 2, 1 + seed % 3) for seed in batch]
         with torch.no_grad():
             expected, features = model.encode(images), frozen.encode(images)
+        assert frozen._frozen is not None
+        kept_bytes = sum(t.untyped_storage().nbytes() for tables in frozen._frozen._tables.values() for t in tables)
+        assert kept_bytes <= max_bytes
         assert len(features.table_ND) == len(expected.table_ND)
         tables = zip((expected.table_ND, *expected.deepstack), (features.table_ND, *features.deepstack), strict=True)
         for one, other in tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,14 @@ def test_sampler_and_learner_agree(family: str, temperature: float) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_sampler_and_learner_agree_when_layers_are_computed_again(family: str) -> None:
+    learner = make_learner(family, checkpoint_layers=True)
+    batch = make_batch(learner.model)
+    torch.testing.assert_close(learner.logprobs(batch), batch.behaviour_logprobs_T, atol=1e-5, rtol=1e-5)
+    assert learner.update(batch, torch.ones(batch.num_actions), PolicyGradient()).num_optimizer_steps == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_half_precision_agrees_to_its_own_rounding(family: str) -> None:
     model = VLModel(random_module(family).to(torch.bfloat16))
     learner = Learner(model, LearnerConfig(), banned_ids=BANNED_IDS)
@@ -242,7 +251,6 @@ def test_what_the_environment_shows_after_the_last_reply_changes_nothing() -> No
 def test_gradient_equals_finite_differences(family: str) -> None:
     learner = make_learner(family)
     learner.model.module.double()
-    learner._ban_V = learner._ban_V.double()
     batch = pack(
         [reply(observe(reply(p, [20, 21]), 13, random_image(5, 1, 2)), [22]) for p in PROMPTS], [1.0, 2.0, 0.5], [0] * 3
     )
@@ -338,17 +346,25 @@ def test_a_frozen_tower_stays_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_frozen_tower_encodes_each_image_once_and_changes_no_other_gradient(family: str) -> None:
-    learner, frozen = make_learner(family), make_learner(family, freeze_vision=True)
-    batch = make_batch(learner.model)
-    make_batch(frozen.model)  # its sampler has seen the images
+@pytest.mark.parametrize("fields", [{}, {"budget_tokens": 20}, {"reading": "plain"}])
+def test_a_frozen_tower_encodes_each_image_once_and_changes_no_other_gradient(
+    family: str, fields: dict[str, Any]
+) -> None:
+    """Once for sampler and learner together, siblings and later turns and further updates included."""
+    learner, frozen = make_learner(family), make_learner(family, freeze_vision=True, **fields)
+    tower, encoded = frozen.model._tower, Counter[str]()
 
-    def tower(stack: Stack, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
-        raise AssertionError("an image was encoded again")
+    def counted(stack: Stack, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
+        encoded.update(list(stack.starts))
+        return tower(stack, device)
 
-    frozen.model._tower = tower
+    frozen.model._tower = counted
+    batch = make_batch(frozen.model)
     expected = {name: g for name, g in gradients(learner, batch).items() if ".visual." not in name}
     assert_equal_gradients(expected, gradients(frozen, batch))
+    frozen.update(batch, torch.ones(batch.num_actions), PolicyGradient(num_epochs=2))
+    shown = {span.image.key for stem in batch.stems for branch in stem.branches for span in branch.ledger.image_spans}
+    assert len(shown) == 5 and encoded == Counter(shown)
 
 
 def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:

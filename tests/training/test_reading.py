@@ -17,7 +17,7 @@ from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_testing import FAMILIES, open_ledger, random_module
 from visualzoom.training.layout import Layout
 from visualzoom.training.pack import Batch, Stem, pack
-from visualzoom.training.reading import Reader
+from visualzoom.training.reading import Reader, Reading
 
 WHOLE = 10**6
 PROMPT = open_ledger(1, IMAGES[3], 8, 9)
@@ -98,6 +98,35 @@ def test_large_groups_are_read_without_gradient_too(family: str) -> None:
             for layout in reader.passes(batch.stems):
                 logprobs_T[layout.action_A] = logprobs(reader, layout, batch)
         torch.testing.assert_close(logprobs_T, expected_T)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("budget_tokens", "reading"), [(WHOLE, "shared"), (12, "shared"), (WHOLE, "plain")])
+def test_layers_that_are_computed_again_keep_less_and_give_the_same_gradient(
+    family: str, budget_tokens: int, reading: Reading
+) -> None:
+    kept: list[int] = []
+    calls: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    model = VLModel(random_module(family))
+    model.language.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    reader = Reader(model, budget_tokens=budget_tokens, reading=reading)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        expected = read(reader, make_batch())
+    num_kept, num_calls = sum(kept), len(calls)
+    kept.clear()
+    calls.clear()
+    model.checkpoint_layers()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        found = read(reader, make_batch())
+    assert torch.equal(expected[0], found[0])
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in expected[1].items())
+    assert len(calls) == 2 * num_calls and sum(kept) < num_kept / 2
+    assert not any(module.training for module in model.module.modules())
 
 
 class FirstTokenOffByOne(Reader):
