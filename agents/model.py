@@ -6,7 +6,8 @@ explicit; nothing is read from or left in the module between calls. Other famili
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -193,6 +194,22 @@ class VLModel:
     @property
     def vocabulary_size(self) -> int:
         return int(self.module.config.get_text_config().vocab_size)
+
+    def twin(self) -> VLModel:
+        """A second model that begins with the same weights; it reads, and has no head of its own to predict with.
+
+        What is frozen is shared between the two: its weights, and the kept features of a frozen tower.
+        """
+        shared: dict[int, object] = {id(p): p for p in self.module.parameters() if not p.requires_grad}
+        shared[id(self.module.lm_head)] = self.module.lm_head
+        twin = VLModel(copy.deepcopy(self.module, shared))
+        twin.shape, twin._frozen = self.shape, self._frozen
+        return twin
+
+    def read_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of all that `hidden` computes with: everything but an untied head."""
+        parameters: Iterator[tuple[str, nn.Parameter]] = self.module.model.named_parameters()
+        return parameters
 
     def freeze_tower(self, max_bytes: int = 2**30) -> None:
         """The vision tower shall not change any more: its features are kept, so that each image is encoded once."""

@@ -124,11 +124,14 @@ def is_adapted(module: Any) -> bool:
 @contextmanager
 def lora_off(module: Any) -> Iterator[None]:
     """Within this context the module is its base model."""
+    trained = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     module.disable_adapters()
     try:
         yield
     finally:
         module.enable_adapters()
+        for parameter, requires_grad in trained:  # peft would thaw what a user has frozen of the adapter
+            parameter.requires_grad_(requires_grad)
 
 
 @torch.no_grad()

@@ -135,21 +135,22 @@ def test_small_steps_add_up_in_half_precision_and_go_on_bit_for_bit() -> None:
         for _ in range(2)
     )
     batch = pack([reply(PROMPTS[0], [20, 21])], [1.0], [0])
-    before = [one.detach().clone() for one in learner._masters.stepped]
+    before = [one.detach().clone() for one in learner._stepper.masters.stepped]
     for step in range(40):
         learner.update(batch, torch.ones(batch.num_actions), PolicyGradient())
         if step == 19:
             resumed.model.module.load_state_dict(learner.model.module.state_dict())
             resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
     moved = max(
-        float((one.detach() - old).abs().max()) for one, old in zip(learner._masters.stepped, before, strict=True)
+        float((one.detach() - old).abs().max())
+        for one, old in zip(learner._stepper.masters.stepped, before, strict=True)
     )
     assert moved == pytest.approx(4e-5, rel=0.1)
-    for parameter, stepped in zip(learner.model.module.parameters(), learner._masters.stepped, strict=True):
+    for parameter, stepped in zip(learner.model.module.parameters(), learner._stepper.masters.stepped, strict=True):
         assert torch.equal(parameter, stepped.to(torch.bfloat16))
     for _ in range(20):
         resumed.update(batch, torch.ones(batch.num_actions), PolicyGradient())
-    for one, other in zip(learner._masters.stepped, resumed._masters.stepped, strict=True):
+    for one, other in zip(learner._stepper.masters.stepped, resumed._stepper.masters.stepped, strict=True):
         assert torch.equal(one, other)
 
 
@@ -349,5 +350,5 @@ def test_wrong_advantages_and_missing_values_are_refused() -> None:
         learner.update(batch, torch.ones(2), PolicyGradient())
     with pytest.raises(ValueError, match="with_values=True"):
         learner.values(batch)
-    with pytest.raises(ValueError, match="value head"):
+    with pytest.raises(ValueError, match="whether they keep a critic"):
         learner.load_state_dict(make_learner(with_values=True).state_dict())
