@@ -6,7 +6,8 @@ explicit; nothing is read from or left in the module between calls. Other famili
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,9 +27,11 @@ from transformers import (
 )
 
 from visualzoom.agents import model_recompute
+from visualzoom.agents.adapter_folder import base_of
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
 from visualzoom.agents.model_head import chosen_logprobs, head_logits
+from visualzoom.agents.model_lora import load_lora
 from visualzoom.agents.model_prefix import KeyValues
 from visualzoom.agents.model_vision import (
     FeatureStore,
@@ -63,6 +66,21 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": Family(model=Qwen3VLForConditionalGeneration, tower=Qwen3Tower, mean=_HALF, std=_HALF),
 }
 """By `model_type` of config.json."""
+
+
+def _family(model_type: str, where: str = "") -> Family:
+    """The family of that name.
+
+    Raises:
+        LookupError: It is not known.
+    """
+    if model_type not in FAMILIES:
+        raise LookupError(
+            f"{where}models of type {model_type!r} can't be read yet; known: {', '.join(FAMILIES)}. To add one, write "
+            "a line in FAMILIES of agents/model.py, a tower in agents/model_vision.py if its vision part is new, and "
+            "its chat form in agents/chat_families.py, named in RENDERERS of agents/chat.py"
+        )
+    return FAMILIES[model_type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,12 +131,7 @@ class VLModel:
     language: Any
 
     def __init__(self, module: PreTrainedModel) -> None:
-        family = module.config.model_type
-        if family not in FAMILIES:
-            raise LookupError(
-                f"no adapter for models of type {family!r}; known: {', '.join(FAMILIES)}. Add a line to FAMILIES in "
-                "agents/model.py, and a tower to agents/model_vision.py if its vision part is new."
-            )
+        family = _family(module.config.model_type)
         module.set_attn_implementation(ATTENTION)
         module.eval()  # no dropout in any of these models; sampler and learner must agree
         self.module = module
@@ -126,33 +139,44 @@ class VLModel:
         if not isinstance(self.visual.patch_embed.proj, PatchProjection):
             self.visual.patch_embed.proj = PatchProjection.around(self.visual.patch_embed.proj)
         self.language = module.model.language_model
-        self._tower = FAMILIES[family].tower(self.visual)
+        self._tower = family.tower(self.visual)
         self._frozen: FeatureStore | None = None
         self._recomputed: tuple[nn.Module, ...] = ()
         vision = module.config.vision_config
         self.shape = ImageShape(
             patch_px=vision.patch_size,
             merge=vision.spatial_merge_size,
-            mean=FAMILIES[family].mean,
-            std=FAMILIES[family].std,
+            mean=family.mean,
+            std=family.std,
         )
 
     @classmethod
     def open(
-        cls, path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
     ) -> VLModel:
         """Read a checkpoint folder (or a hub id that is in the local cache or can be fetched).
 
+        The folder of an adapter gives its base model with the adapter in it.
+
         Raises:
-            LookupError: The model type has no adapter.
+            FileNotFoundError: The folder holds an adapter whose base model is gone.
+            LookupError: The model's family is not known.
         """
-        family = AutoConfig.from_pretrained(path).model_type
-        if family not in FAMILIES:
-            raise LookupError(f"{path} holds a model of type {family!r}; known: {', '.join(FAMILIES)}")
-        module: Any = FAMILIES[family].model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+        base = base_of(path)
+        if base is not None:
+            model = cls.open(base.name, device=device, dtype=dtype, revision=base.revision)
+            load_lora(model.module, path)
+            return model
+        family = _family(AutoConfig.from_pretrained(path, revision=revision).model_type, where=f"{path}: ")
+        module: Any = family.model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION, revision=revision)
         model = cls(module.to(device))
         try:
-            processor, _ = ImageProcessingMixin.get_image_processor_dict(path)
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(path, revision=revision)
         except OSError:  # a checkpoint without a preprocessor_config.json: the family's defaults stand
             return model
         model.shape = _shape_of(processor, model.shape)
@@ -182,6 +206,22 @@ class VLModel:
             raise TypeError(f"lm_head is {head}; it must be a Linear without bias: leave it out of what is adapted")
         weight: Tensor = head.weight
         return weight
+
+    def twin(self) -> VLModel:
+        """A second model that begins with the same weights; it reads, and has no head of its own to predict with.
+
+        What is frozen is shared between the two: its weights, and the kept features of a frozen tower.
+        """
+        shared: dict[int, object] = {id(p): p for p in self.module.parameters() if not p.requires_grad}
+        shared[id(self.module.lm_head)] = self.module.lm_head
+        twin = VLModel(copy.deepcopy(self.module, shared))
+        twin.shape, twin._frozen = self.shape, self._frozen
+        return twin
+
+    def read_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of all that `hidden` computes with: everything but an untied head."""
+        parameters: Iterator[tuple[str, nn.Parameter]] = self.module.model.named_parameters()
+        return parameters
 
     def freeze_tower(self, max_bytes: int = 2**30) -> None:
         """The vision tower shall not change any more: its features are kept, so that each image is encoded once."""

@@ -158,8 +158,8 @@ class SiblingsSeen(Reader):
 class FirstTokenUntrained(Reader):
     """The first token of every sibling is predicted rightly, but teaches nothing."""
 
-    def hidden(self, layout: Layout) -> Tensor:
-        hidden_AD = super().hidden(layout)
+    def hidden(self, layout: Layout, model: VLModel | None = None) -> Tensor:
+        hidden_AD = super().hidden(layout, model)
         return torch.where((layout.source_A == 0)[:, None], hidden_AD.detach(), hidden_AD)
 
 
