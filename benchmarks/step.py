@@ -13,17 +13,15 @@ length, so that its sequences are one token shorter for each turn but the last.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from line_process import Answer, LineProcess
 from step_model import save_checkpoint
 from step_ours import Ours
 from step_task import WORLDS
@@ -31,7 +29,6 @@ from timing import table
 from transformers.utils import logging
 
 PEER = Path(__file__).with_name("step_peer_trl.py")
-Taken = Mapping[str, float]
 EQUAL = ("episodes", "prompt", "sampled", "images")
 COUNTED = ("tokens_rolled_out", "patches_rolled_out", "tokens_updated", "patches_updated")
 
@@ -54,51 +51,13 @@ SETTINGS = (
 )
 
 
-class Peer:
-    """TRL in a process of its own, which waits while we compute."""
-
-    def __init__(self, python: str, folder: Path, setting: Setting, num_tasks: int, images: str) -> None:
-        """Start it; the first step waits until it is there."""
-        sizes = ["--tasks", str(num_tasks), "--siblings", str(setting.siblings), "--images", images]
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  it lives as long as the peer
-        self._process = subprocess.Popen(
-            [python, str(PEER), str(folder), setting.world, *sizes],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONPATH": ""},
-        )
-
-    def step(self) -> Taken:
-        """Let it take a step.
-
-        Raises:
-            RuntimeError: It died.
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None  # both are pipes
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            self._log.seek(0)
-            raise RuntimeError(f"TRL's side died:\n{self._log.read()[-4000:]}")
-        taken: Taken = json.loads(line)
-        return taken
-
-    def close(self) -> None:
-        """Let it end."""
-        self._process.communicate()
-        self._log.close()
-
-
 @dataclass(kw_only=True)
 class Result:
     """What both sides took in every round."""
 
     setting: Setting
-    ours: list[Taken] = field(default_factory=list)
-    theirs: list[Taken] = field(default_factory=list)
+    ours: list[Answer] = field(default_factory=list)
+    theirs: list[Answer] = field(default_factory=list)
 
     def ratios(self, what: str = "seconds") -> list[float]:
         """Times faster, round by round."""
@@ -126,22 +85,20 @@ def run(setting: Setting, args: argparse.Namespace, folder: Path) -> Result:
         group_size=setting.siblings,
         budget_tokens=args.budget_tokens,
     )
+    sizes = ("--tasks", args.tasks, "--siblings", setting.siblings, "--images", args.peer_images)
     result = Result(setting=setting)
-    with ExitStack() as stack:
-        peer = Peer(args.peer_python, folder, setting, args.tasks, args.peer_images)
-        stack.callback(peer.close)
-        stack.callback(ours.envs.close)
+    with LineProcess(args.peer_python, PEER, folder, setting.world, *sizes) as peer, closing(ours.envs):
         ours.step()
-        peer.step()
+        peer.ask()
         for _ in range(args.rounds):
             result.ours.append(ours.step())
-            result.theirs.append(peer.step())
+            result.theirs.append(peer.ask())
     result.check()
     return result
 
 
-def median(taken: Sequence[Taken], what: str) -> float:
-    return statistics.median(one[what] for one in taken)
+def median(taken: Sequence[Answer], what: str) -> float:
+    return float(statistics.median(one[what] for one in taken))
 
 
 def show(results: Sequence[Result], num_tasks: int) -> None:
