@@ -35,6 +35,7 @@ from visualzoom.agents.model import VLModel
 from visualzoom.agents.records import Completion, FinishReason, ShownImage
 from visualzoom.agents.tokens import Rendered
 from visualzoom.algorithms.grpo import GRPO
+from visualzoom.algorithms.objective import Objective
 from visualzoom.envs.tasks.sources import open_tasks
 from visualzoom.envs.views import ViewRule
 from visualzoom.training.learner import Learner, LearnerConfig, LearnerReport
@@ -240,11 +241,11 @@ def measure(reading: Any, shape: Shape, machine: Machine, repeats: int) -> Found
         model.encode(images)
         tower_s = statistics.median(machine.timed(lambda: model.encode(images)) for _ in range(repeats))
     config = LearnerConfig(learning_rate=1e-6, budget_tokens=ALL, freeze_vision=True, reading=reading)
-    learner, algorithm = Learner(model, config), GRPO()
+    learner, objective = Learner(model, config), Objective(algorithm=GRPO())
     reports: list[LearnerReport] = []
 
     def update() -> None:
-        reports.append(learner.update(batch, algorithm.credit(batch.credit_in()), algorithm))
+        reports.append(learner.update(batch, objective.credit(batch.credit_in()), objective))
 
     peak_bytes = machine.peak_bytes(update)
     return Found(

@@ -22,6 +22,7 @@ from visualzoom.agents.records import Completion, FinishReason, GenerateRequest,
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.grpo import GRPO
+from visualzoom.algorithms.objective import Objective
 from visualzoom.envs import VisualZoomEnv
 from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.protocols.protocol import DeepEyesV2, Parsed
@@ -98,7 +99,7 @@ class Ours:
         self.envs = EnvPool.here(self._make_env)
         config = LearnerConfig(budget_tokens=budget_tokens, warmup_steps=0)
         self.learner = Learner(self.model, config, banned_ids=banned_ids)
-        self.algorithm = GRPO()
+        self.objective = Objective(algorithm=GRPO())
         self.counts = Counts(self.model.language, self.model.visual)
         self.num_steps = 0
 
@@ -127,7 +128,7 @@ class Ours:
         played = play(self.agent, self.envs, jobs)
         rolled_s = time.perf_counter()
         batch = pack_played(played)
-        report = self.learner.update(batch, self.algorithm.credit(batch.credit_in()), self.algorithm)
+        report = self.learner.update(batch, self.objective.credit(batch.credit_in()), self.objective)
         self.num_steps += 1
         self.policy.publish(self.num_steps)
         ended_s, ended_cpu_s = time.perf_counter(), time.process_time()

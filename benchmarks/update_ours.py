@@ -15,6 +15,7 @@ from visualzoom.agents.model import VLModel
 from visualzoom.agents.records import Completion, FinishReason, ShownImage
 from visualzoom.agents.tokens import Rendered
 from visualzoom.algorithms.grpo import GRPO
+from visualzoom.algorithms.objective import Objective
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.pack import Batch, pack
 
@@ -81,7 +82,7 @@ class Updates:
         """Warm up on a tiny group of the same kind, and let the tower see the picture, which it does once."""
         config = LearnerConfig(learning_rate=0.0, budget_tokens=ALL, freeze_vision=True, reading=reading)
         self.learner = Learner(VLModel(make_module(cell)), config)
-        self.algorithm = GRPO()
+        self.objective = Objective(algorithm=GRPO())
         self.update(make_batch(Cell(**TINY, hidden_size=cell.hidden_size, image=cell.image)))
         self.batch = make_batch(cell)
 
@@ -90,7 +91,7 @@ class Updates:
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One optimizer step."""
-        report = self.learner.update(batch, self.algorithm.credit(batch.credit_in()), self.algorithm)
+        report = self.learner.update(batch, self.objective.credit(batch.credit_in()), self.objective)
         return {"tokens_read": report.num_tokens_read, "loss": report.loss, "grad_norm": report.grad_norm}
 
 
