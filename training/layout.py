@@ -18,7 +18,7 @@ from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_attention import Tree
 from visualzoom.agents.model_prefix import KeyValues, PrefixRecorder, PrefixStore
-from visualzoom.training.layout_tree import make_tree, without_prefix
+from visualzoom.training.layout_tree import Row, make_tree, without_prefix
 from visualzoom.training.pack import Branch, Stem
 
 
@@ -114,11 +114,17 @@ def lay_out(stems: Sequence[Stem], model: VLModel) -> Layout:
         for branch, start in zip(branches, tail_starts, strict=True)
     ]
     lasts = prefix_starts + prefix_lengths - 1
-    sources = [_sources(*row) for row in zip(branches, lasts[stem_B], tail_starts, strict=True)]
-    grids = (prefix_starts, prefix_lengths, tail_starts, tail_lengths, stem_B)
+    sources = [_sources(*given) for given in zip(branches, lasts[stem_B], tail_starts, strict=True)]
+    row = Row(
+        prefix_starts_P=prefix_starts,
+        prefix_lengths_P=prefix_lengths,
+        tail_starts_B=tail_starts,
+        tail_lengths_B=tail_lengths,
+        stem_B=stem_B,
+    )
     return Layout(
         placed=_place(pieces, 1, int(num_tokens), model),
-        tree=make_tree(*grids, device=model.device, dtype=model.dtype),
+        tree=make_tree(row, device=model.device, dtype=model.dtype),
         source_A=torch.from_numpy(np.concatenate(sources)).to(model.device),
         action_A=_actions(branches),
         episode_A=_episodes(branches).to(model.device),

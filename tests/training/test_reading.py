@@ -14,7 +14,7 @@ from ragged import IMAGES, assert_same, batches, logprobs, model_of, play, read,
 from torch import Tensor
 
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_testing import FAMILIES, open_ledger, random_module
+from visualzoom.agents.model_testing import FAMILIES, open_ledger, random_image, random_module
 from visualzoom.training.layout import Layout
 from visualzoom.training.pack import Batch, Stem, pack
 from visualzoom.training.reading import Reader, Reading
@@ -45,6 +45,16 @@ def test_shared_prompts_give_the_gradient_of_plain_padded_rows(batch: Batch, bud
     model = model_of(family)
     plain = Reader(model, budget_tokens=budget_tokens, reading="plain")
     assert_same(read(plain, batch), read(Reader(model, budget_tokens=budget_tokens), batch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_large_image_is_shared_with_the_same_gradient(family: str) -> None:
+    """Its tails stand behind one copy of its keys: see layout_tree.py."""
+    prompt = open_ledger(1, random_image(0, 15, 18), 8, 9)
+    batch = pack([play(prompt, *turns) for turns in TAILS], [1.0, 2.0, 3.0, 4.0], [0] * 4)
+    expected = stock_read(family, "sdpa", batch)
+    for budget_tokens in (12, WHOLE):
+        assert_same(expected, read(Reader(model_of(family), budget_tokens=budget_tokens), batch))
 
 
 @given(batch=batches(), family=st.sampled_from(FAMILIES), attention=st.sampled_from(["eager", "sdpa"]))
