@@ -68,7 +68,7 @@ FAMILIES: dict[str, Family] = {
 """By `model_type` of config.json."""
 
 
-def _family(model_type: str, where: str = "") -> Family:
+def family_of(model_type: str, where: str = "") -> Family:
     """The family of that name.
 
     Raises:
@@ -131,7 +131,7 @@ class VLModel:
     language: Any
 
     def __init__(self, module: PreTrainedModel) -> None:
-        family = _family(module.config.model_type)
+        family = family_of(module.config.model_type)
         module.set_attn_implementation(ATTENTION)
         module.eval()  # no dropout in any of these models; sampler and learner must agree
         self.module = module
@@ -172,7 +172,7 @@ class VLModel:
             model = cls.open(base.name, device=device, dtype=dtype, revision=base.revision)
             load_lora(model.module, path)
             return model
-        family = _family(AutoConfig.from_pretrained(path, revision=revision).model_type, where=f"{path}: ")
+        family = family_of(AutoConfig.from_pretrained(path, revision=revision).model_type, where=f"{path}: ")
         module: Any = family.model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION, revision=revision)
         model = cls(module.to(device))
         try:

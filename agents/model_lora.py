@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from visualzoom.agents.adapter_folder import ADAPTER_WEIGHTS, Base
 from visualzoom.agents.model_names import joint_pattern, pick
+from visualzoom.envs.registry import suggest
 
 LANGUAGE = "model.language_model."
 """Where the names of the language model's parts begin, in every family."""
@@ -48,6 +49,13 @@ def target_names(module: nn.Module, targets: Sequence[str]) -> list[str]:
         LookupError: A target names no linear layer.
     """
     names = _linear_names(module)
+    last_names = list(dict.fromkeys(name.rpartition(".")[2] for name in names if name.startswith(LANGUAGE)))
+    for target in targets:
+        if "." not in target and target not in last_names:
+            raise LookupError(
+                f"{target!r} is no linear layer within the language model; there are {', '.join(last_names)}. A "
+                f"pattern of whole names, as in '*.layers.3.*', is known by its dots.{suggest(target, last_names)}"
+            )
     patterns = [target if "." in target else f"{LANGUAGE}*.{target}" for target in targets]
     return pick(patterns or [f"{LANGUAGE}*"], names, kind="linear layer beside the head")
 

@@ -65,7 +65,9 @@ def check_train(config: TrainConfig) -> None:
         raise UsageError("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
     algorithm = make_algorithm(config.algorithm, config.algorithm_options)
     if config.learn.critic != "head" and not algorithm.needs_values:
-        raise UsageError(f"--critic {config.learn.critic}: {config.algorithm} has no critic; say --algorithm ppo")
+        raise UsageError(
+            f"--critic {config.learn.critic}: {config.algorithm} has no critic; say --algorithm ppo, or leave it out"
+        )
     agent_class(config.agent)
     if folder is not None:
         with user_errors(f"--model {config.model}"):

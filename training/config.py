@@ -122,8 +122,8 @@ class LearnConfig:
     warmup_steps: int = 5
     """Optimizer steps over which the learning rate rises from 0."""
     schedule: Shape = "constant"
-    """What the learning rates do after the warm-up, over the optimizer steps of the run (steps x epochs x
-    mini-batches): stay, fall in a line, or fall as half a cosine. With a falling one --steps can't be changed later."""
+    """What the learning rates do after the warm-up: stay, fall in a line, or fall as half a cosine, over all optimizer
+    steps of the run. If they fall, --resume can't change --steps."""
     min_learning_rate_share: float = 0.0
     """Share of its value that a learning rate falls to, 0 to 1."""
     weight_decay: float = 0.0
@@ -133,18 +133,18 @@ class LearnConfig:
     freeze_vision: bool = False
     """Keep the vision tower as it is: each image is then encoded once."""
     freeze: tuple[str, ...] = ()
-    """Keep the weights as they are whose names match one of these shell patterns, as in "model.visual.*"."""
+    """Keep the weights whose names match one of these shell patterns, as in "model.visual.*"."""
     lora_rank: int = 0
-    """Train low-rank adapters of this rank in place of the weights, which stay as they are; 0 trains the weights.
-    Needs the extra visualzoom[lora]. Adapters like learning rates about ten times as high."""
+    """Train low-rank adapters of this rank, say 16, and leave the weights as they are; 0 trains the weights. Adapters
+    want learning rates about ten times as high. Needs visualzoom[lora]."""
     lora_alpha: float = 32.0
-    """The adapter's product of matrices is scaled by alpha / rank."""
+    """The adapters' products of matrices are scaled by alpha / rank."""
     lora_targets: tuple[str, ...] = ()
-    """Layers that get one: last parts of names in the language model (q_proj v_proj), or shell patterns of whole names.
-    None named: every linear layer of the language model; not the vision tower, and never the head."""
+    """Layers that get an adapter: ends of names in the language model (q_proj v_proj), or patterns of whole names
+    ("model.visual.*"). None named: every linear layer of the language model."""
     critic: CriticKind = "head"
-    """For algorithms that have a critic. head: linear on the policy's hidden states, without teaching these; shared:
-    its gradient flows on into the policy's weights; separate: a model of its own that begins as a copy."""
+    """Of algorithms that have one. head: reads the policy's hidden states; shared: and teaches the policy's weights
+    too; separate: reads those of a model of its own, which begins as a copy."""
     value_learning_rate: float = 1e-3
     """Of the critic's head."""
     critic_learning_rate: float | None = None

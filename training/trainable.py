@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from visualzoom.agents.adapter_folder import Base
-from visualzoom.agents.model import FAMILIES, VLModel
+from visualzoom.agents.model import VLModel, family_of
 from visualzoom.agents.model_lora import LoraSettings, add_lora
 from visualzoom.agents.model_names import pick
 from visualzoom.training.config import LearnConfig, UsageError
@@ -82,7 +82,8 @@ def check_trained(learn: LearnConfig, folder: Path) -> None:
         return
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        module: Any = FAMILIES[config.model_type].model(config)
+        module: Any = family_of(config.model_type).model(config)
     adapt(module, learn, base=Base(name=str(folder)), seed=0)
-    module.model.visual.requires_grad_(not learn.freeze_vision)
+    if learn.freeze_vision:
+        module.model.visual.requires_grad_(False)
     freeze(module, learn.freeze)

@@ -152,9 +152,11 @@ def test_targets_are_last_names_of_the_language_model_or_patterns_of_whole_names
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("q_porj", "'model.language_model.*.q_porj' matches no linear layer beside the head"),
+        ("q_porj", r"'q_porj' is no linear layer .*; there are q_proj, k_proj, .* Did you mean 'q_proj'\?"),
+        ("qkv", "'qkv' is no linear layer within the language model"),
+        ("lm_head", "'lm_head' is no linear layer within the language model"),
+        ("lm_head.*", "'lm_head.*' matches no linear layer beside the head"),
         ("model.vision.*", r"Did you mean 'model.visual.\*'"),
-        ("lm_head", "matches no linear layer beside the head"),
     ],
 )
 def test_a_target_that_names_nothing_is_refused(target: str, expected: str, tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def test_a_checkpoint_holds_the_adapter_and_opens_in_peft_and_transformers(lora_
         assert tensor.any() or ".lora_B" not in name  # the steps have moved it
 
 
+def test_the_rate_falls_over_all_optimizer_steps_of_the_run(lora_run: Path) -> None:
+    """Two steps of two epochs of two mini-batches, five of them warm-up: the 4th has 4/5, the 8th x = 2/3."""
+    rates = [row["learning_rate"] for row in timeless(lora_run / "metrics.jsonl") if row["kind"] == "train"]
+    assert rates == [pytest.approx(0.8e-3), pytest.approx(0.25e-3)]
+
+
 def test_it_can_be_asked_measured_and_merged(
     lora_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
