@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
 
 from visualzoom.algorithms.cispo import CISPO
 from visualzoom.algorithms.dtpo import DTPO
@@ -15,9 +14,8 @@ from visualzoom.algorithms.gdpo import GDPO
 from visualzoom.algorithms.gigpo import GiGPO
 from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.gspo import GSPO
-from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.ppo import PPO
-from visualzoom.algorithms.records import Algorithm, CreditIn, LossIn
+from visualzoom.algorithms.records import Algorithm, CreditIn
 from visualzoom.algorithms.reinforce import Reinforce
 from visualzoom.algorithms.reinforce_pp import ReinforcePP
 from visualzoom.algorithms.remax import ReMax
@@ -71,10 +69,3 @@ def make_given(turns: list[list[int]], *, seed: int = 0, rewards: list[float] | 
         greedy=[0.5] * len(turns),
         seed=seed,
     )
-
-
-def gradient_of(algorithm: Algorithm, given_loss: LossIn) -> Tensor:
-    """Of the whole loss with respect to the log-probabilities; 0 where it is not reached."""
-    loss = Objective(algorithm=algorithm).loss(given_loss).loss
-    (gradient_T,) = torch.autograd.grad(loss, given_loss.logprobs_T)
-    return gradient_T
