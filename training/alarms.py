@@ -15,7 +15,7 @@ Row = Mapping[str, object]
 
 WINDOW_STEPS = 5
 CALLS, AREA, REPEATS = "rollout/tool_calls/mean", "zoom/box_area_frac/mean", "zoom/repeat_rate"
-ENTROPY, EVEN, SOLVED = "policy/entropy", "group/frac_zero_std", "group/solve_all"
+ENTROPY, EVEN, SOLVED, ACCURACY = "policy/entropy", "group/frac_zero_std", "group/solve_all", "accuracy"
 MISMATCH, RHO = "mismatch/kl_k3", "mismatch/rho_mean"
 CALLS_SHARE, LEAST_PEAK = 0.3, 0.2
 """Calls fell to this share of their peak, which was at least this many an episode."""
@@ -26,7 +26,7 @@ MISMATCH_TIMES, MISMATCH_STEPS, MISMATCH_FLOOR = 5.0, 20, 1e-5
 RHO_WIDTH = 0.02
 
 
-WATCHED = (CALLS, AREA, REPEATS, ENTROPY, EVEN, SOLVED, MISMATCH, RHO)
+WATCHED = (CALLS, AREA, REPEATS, ENTROPY, EVEN, SOLVED, ACCURACY, MISMATCH, RHO)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,6 +66,10 @@ class Alarms:
         values = self.values[name]
         return statistics.fmean(values[-WINDOW_STEPS:]) if len(values) >= WINDOW_STEPS else math.nan
 
+    def known(self, *names: str) -> list[float]:
+        """Recent means of those that have one."""
+        return [value for value in map(self.recent, names) if not math.isnan(value)]
+
     def first(self, name: str, num_steps: int) -> list[float]:
         """The first values, once there are more than so many."""
         values = self.values[name]
@@ -87,12 +91,13 @@ def tool_collapse(alarms: Alarms) -> str | None:
 def blind_zooming(alarms: Alarms) -> str | None:
     """Boxes of the whole picture, or the same box again."""
     area, repeats = alarms.recent(AREA), alarms.recent(REPEATS)
-    if alarms.recent(CALLS) < LEAST_PEAK or not (area >= BLIND_AREA or repeats >= BLIND_REPEATS):
+    if not (alarms.recent(CALLS) >= LEAST_PEAK and (area >= BLIND_AREA or repeats >= BLIND_REPEATS)):
         return None
+    found = [f"crops cover {area:.0%} of the picture"] if area >= BLIND_AREA else []
+    found += [f"{repeats:.0%} of the crops repeat an earlier box"] if repeats >= BLIND_REPEATS else []
     return (
-        f"the tool is used blindly: crops cover {area:.0%} of the picture and {repeats:.0%} of them repeat an earlier "
-        "box. The bonus is probably paid for any call. Try a reward that only pays for looks that help, a visual cost, "
-        "or tasks that can't be solved from the overview"
+        f"the tool is used blindly: {' and '.join(found)}. The bonus is probably paid for any call. Try a reward that "
+        "only pays for looks that help, a visual cost, or tasks that can't be solved from the overview"
     )
 
 
@@ -100,13 +105,13 @@ def mismatch_drift(alarms: Alarms) -> str | None:
     """Sampler and learner disagree more than they did, or on average."""
     now, rho, at_first = alarms.recent(MISMATCH), alarms.recent(RHO), alarms.first(MISMATCH, MISMATCH_STEPS)
     usual = statistics.median(at_first) if at_first else math.inf
-    drifted = now > max(MISMATCH_TIMES * usual, MISMATCH_FLOOR)
-    if not (drifted or abs(rho - 1.0) > RHO_WIDTH):
+    found = [f"mean ratio {rho:.3f}"] if abs(rho - 1.0) > RHO_WIDTH else []
+    found += [f"KL {now:.1e}, at first {usual:.1e}"] if now > max(MISMATCH_TIMES * usual, MISMATCH_FLOOR) else []
+    if not found:
         return None
     return (
-        f"sampler and learner drift apart: KL {now:.1e} between them (at first {usual:.1e}), mean ratio {rho:.3f}. "
-        "Check that temperature, precision and image sizes agree on both sides and that weights are published. Try "
-        "--correction tis or geometric-mask"
+        f"sampler and learner drift apart: {' and '.join(found)}. Check that temperature, precision and image sizes "
+        "agree on both sides and that weights are published. Try --correction tis or geometric-mask"
     )
 
 
@@ -114,8 +119,8 @@ def entropy_collapse(alarms: Alarms) -> str | None:
     """The policy says nearly always the same, and its siblings no longer differ."""
     now, even, start = alarms.recent(ENTROPY), alarms.recent(EVEN), alarms.first(ENTROPY, WINDOW_STEPS)
     at_first = statistics.fmean(start) if start else math.nan
-    solved = alarms.recent(SOLVED) >= even / 2
-    if not (now < ENTROPY_SHARE * at_first and even >= EVEN_GROUPS) or solved:
+    unsolved = max(alarms.known(SOLVED, ACCURACY), default=1.0) < even / 2  # where nobody can tell, nothing is said
+    if not (now < ENTROPY_SHARE * at_first and even >= EVEN_GROUPS and unsolved):
         return None
     return (
         f"entropy is gone: {now:.3f} nats a token, {at_first:.3f} at first, and {even:.0%} of the groups earn the same "

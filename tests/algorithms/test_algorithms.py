@@ -11,8 +11,10 @@ from typing import get_args
 
 import pytest
 import torch
+from algorithm_makers import GROUP_RELATIVE, MAKERS, Make, episodes, every, make_given
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_laws import check_on_policy_it_is_the_policy_gradient, check_tokens_without_weight_change_nothing, gradient_of
 from torch import Tensor
 
 import visualzoom.algorithms
@@ -21,12 +23,11 @@ from visualzoom.algorithms.aggregation import KNOWN
 from visualzoom.algorithms.cispo import CISPO
 from visualzoom.algorithms.dtpo import DTPO
 from visualzoom.algorithms.gdpo import GDPO
-from visualzoom.algorithms.gigpo import GiGPO
 from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.gspo import GSPO
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.ppo import PPO
-from visualzoom.algorithms.records import Aggregation, Algorithm, CreditIn, LossIn
+from visualzoom.algorithms.records import Aggregation, Algorithm, CreditIn
 from visualzoom.algorithms.reinforce import Reinforce
 from visualzoom.algorithms.reinforce_pp import ReinforcePP
 from visualzoom.algorithms.remax import ReMax
@@ -34,60 +35,6 @@ from visualzoom.algorithms.rloo import RLOO
 from visualzoom.algorithms.sapo import SAPO
 from visualzoom.algorithms.state import Stateful
 from visualzoom.algorithms.testing import credit_in, loss_in
-
-Make = Callable[[], Algorithm]
-GROUP_RELATIVE: dict[str, Make] = {
-    "grpo": GRPO,
-    "dr_grpo": lambda: GRPO(std="none", aggregation="episode-sum"),
-    "grpo, batch std": lambda: GRPO(std="batch", ratio_max=3.0),
-    "rloo": RLOO,
-    "gspo": GSPO,
-    "cispo": CISPO,
-    "sapo": SAPO,
-    "gigpo": lambda: GiGPO(discount=1.0),
-    "dtpo": DTPO,
-    "gdpo": GDPO,
-    "reinforce++ with group baseline": lambda: ReinforcePP(baseline="group"),
-}
-MAKERS: dict[str, Make] = {
-    **GROUP_RELATIVE,
-    "gigpo, discounted": GiGPO,
-    "reinforce": Reinforce,
-    "reinforce, none": lambda: Reinforce(baseline="none"),
-    "reinforce, ema": lambda: Reinforce(baseline="ema"),
-    "reinforce++": ReinforcePP,
-    "remax": ReMax,
-    "ppo": PPO,
-    "ppo, decaying": lambda: PPO(discount=0.99, decay=0.95),
-    "ppo, turns": lambda: PPO(level="turn", discount=0.95),
-    "ppo, two levels": lambda: PPO(level="bilevel", turn_discount=0.9, decay=0.9),
-}
-every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-episodes = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), min_size=2, max_size=6)
-
-
-def make_given(turns: list[list[int]], *, seed: int = 0, rewards: list[float] | None = None) -> CreditIn:
-    """Episodes of these turns in pairs of siblings, with random rewards that have the usual parts."""
-    random = torch.Generator().manual_seed(seed)
-    parts = {
-        name: torch.rand(len(turns), generator=random).round(decimals=1) for name in ("accuracy", "format", "tool")
-    }
-    totals = torch.stack(list(parts.values())).sum(0).tolist() if rewards is None else rewards
-    return credit_in(
-        rewards=totals,
-        groups=[i // 2 for i in range(len(turns))],
-        turns=turns,
-        parts={name: values.tolist() for name, values in parts.items()},
-        greedy=[0.5] * len(turns),
-        seed=seed,
-    )
-
-
-def gradient_of(algorithm: Algorithm, given_loss: LossIn) -> Tensor:
-    """Of the whole loss with respect to the log-probabilities; 0 where it is not reached."""
-    loss = Objective(algorithm=algorithm).loss(given_loss).loss
-    (gradient_T,) = torch.autograd.grad(loss, given_loss.logprobs_T)
-    return gradient_T
 
 
 def test_every_name_leads_to_an_algorithm_with_defaults() -> None:
@@ -110,17 +57,7 @@ def test_an_algorithm_fits_on_one_screen() -> None:
 @every
 @given(turns=episodes, seed=st.integers(0, 99))
 def test_on_policy_the_gradient_is_that_of_the_policy_gradient(make: Make, turns: list[list[int]], seed: int) -> None:
-    algorithm, batch = make(), make_given(turns, seed=seed)
-    given_loss = loss_in(batch, algorithm.credit(batch), aggregation=algorithm.aggregation)
-    expected_T = -given_loss.weights_T * given_loss.advantages_T
-    torch.testing.assert_close(
-        per_episode(gradient_of(algorithm, given_loss), batch), per_episode(expected_T, batch), atol=1e-12, rtol=1e-9
-    )
-
-
-def per_episode(values_T: Tensor, batch: CreditIn) -> Tensor:
-    """GSPO spreads the gradient of an episode over its tokens, which have one advantage: sums are compared."""
-    return torch.zeros(len(batch.rewards_E), dtype=values_T.dtype).index_add(0, batch.episode_T, values_T)
+    check_on_policy_it_is_the_policy_gradient(make(), make_given(turns, seed=seed))
 
 
 @every
@@ -129,7 +66,7 @@ def test_gradients_equal_finite_differences(make: Make, turns: list[list[int]], 
     algorithm, batch = make(), make_given(turns)
     given_loss = loss_in(batch, algorithm.credit(batch), drift=drift, aggregation=algorithm.aggregation)
     objective = Objective(algorithm=algorithm)
-    gradient_T = gradient_of(algorithm, given_loss)
+    gradient_T = gradient_of(Objective(algorithm=algorithm), given_loss)
     stops_gradients = isinstance(algorithm, (CISPO, GSPO))  # their values are not the integral of their gradients
     if stops_gradients:
         return
@@ -194,25 +131,13 @@ def test_micro_batches_add_up_to_the_whole(make: Make, turns: list[list[int]], s
     loss = torch.stack([output.loss for output in outputs]).sum()
     (gradient_T,) = torch.autograd.grad(loss, whole.logprobs_T)
     assert loss.item() == pytest.approx(objective.loss(whole).loss.item(), abs=1e-12)
-    torch.testing.assert_close(gradient_T, gradient_of(algorithm, whole), atol=1e-12, rtol=1e-9)
+    torch.testing.assert_close(gradient_T, gradient_of(Objective(algorithm=algorithm), whole), atol=1e-12, rtol=1e-9)
 
 
 @every
 @given(turns=episodes, junk=st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e30]))
 def test_what_stands_at_tokens_without_weight_changes_nothing(make: Make, turns: list[list[int]], junk: float) -> None:
-    algorithm, batch = make(), make_given(turns)
-    counted_T = batch.episode_T > 0
-    clean = loss_in(batch, algorithm.credit(batch), drift=0.3, aggregation=algorithm.aggregation, counted_T=counted_T)
-    dirty_T = torch.where(counted_T, clean.logprobs_T.detach(), junk).requires_grad_()
-    dirty = replace(
-        clean,
-        logprobs_T=dirty_T,
-        old_logprobs_T=torch.where(counted_T, clean.old_logprobs_T, junk),
-        advantages_T=torch.where(counted_T, clean.advantages_T, junk),
-    )
-    gradient_T = gradient_of(algorithm, dirty)
-    torch.testing.assert_close(gradient_T, gradient_of(algorithm, clean), atol=0, rtol=0)
-    assert not gradient_T[~counted_T].any()
+    check_tokens_without_weight_change_nothing(Objective(algorithm=make()), make_given(turns), junk)
 
 
 @every
@@ -234,7 +159,7 @@ def test_groups_without_spread_give_a_gradient_of_exactly_zero(make: Make) -> No
     credit = algorithm.credit(batch)
     assert not credit.advantages_T.any()
     given_loss = loss_in(batch, credit, drift=0.3, aggregation=algorithm.aggregation)
-    assert not gradient_of(algorithm, given_loss).any()
+    assert not gradient_of(Objective(algorithm=algorithm), given_loss).any()
 
 
 def test_all_tokens_of_an_episode_get_its_advantage() -> None:
