@@ -148,7 +148,7 @@ def test_who_says_so_is_silent_where_the_advantage_is_0(make: Make, turns: list[
     quiet_T = batch.episode_T % 2 == 0
     given_loss = replace(given_loss, advantages_T=torch.where(quiet_T, 0.0, given_loss.advantages_T))
     assert algorithm.silent_at_zero is not algorithm.needs_values
-    assert not gradient_of(algorithm, given_loss)[quiet_T].any()
+    assert not gradient_of(Objective(algorithm=algorithm), given_loss)[quiet_T].any()
 
 
 @pytest.mark.parametrize("make", GROUP_RELATIVE.values(), ids=GROUP_RELATIVE)

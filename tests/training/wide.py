@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from test_learner import PolicyGradient
+from learners import update
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -124,12 +124,11 @@ def step_learner(folder: Path, found: dict[str, Any], num_actions: int, head_ele
     learner = Learner(model, config, banned_ids=banned)
     watched = {name: p for name, p in model.module.named_parameters() if p.requires_grad and p.dim() > 1}
     before = {name: parameter.detach().flatten()[:4096].clone() for name, parameter in watched.items()}
-    algorithm = PolicyGradient()
     losses = []
     for name, num in (("small", 8), ("large", num_actions)):
         batch = episodes(model, num)
         with measured(found, name):
-            report = learner.update(batch, torch.ones(batch.num_actions), algorithm)
+            report = update(learner, batch, torch.ones(batch.num_actions))
         losses.append(report.loss)
     still = [name for name, parameter in watched.items() if torch.equal(parameter.flatten()[:4096], before[name])]
     found |= {"losses": losses, "still": still, "grad_norm": report.grad_norm}
