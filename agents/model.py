@@ -157,7 +157,7 @@ class VLModel:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
-        revision: str | None = None,
+        revision: str = "main",
     ) -> VLModel:
         """Read a checkpoint folder (or a hub id that is in the local cache or can be fetched).
 
@@ -169,7 +169,7 @@ class VLModel:
         """
         base = base_of(path)
         if base is not None:
-            model = cls.open(base.name, device=device, dtype=dtype, revision=base.revision)
+            model = cls.open(base.name, device=device, dtype=dtype, revision=base.revision or "main")
             load_lora(model.module, path)
             return model
         family = family_of(AutoConfig.from_pretrained(path, revision=revision).model_type, where=f"{path}: ")
