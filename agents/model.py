@@ -234,13 +234,12 @@ class VLModel:
         model_recompute.enable(self._recomputed)
 
     def encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
-        """Rows of each distinct image, in one pass through the tower."""
+        """Rows of each distinct image; those of a frozen tower are kept."""
         if self._frozen is None:
             return self._encode(images)
-        missing = self._frozen.missing(images)
-        if missing:
-            with torch.no_grad():
-                self._frozen.add(missing, self._encode(missing))
+        with torch.no_grad():
+            for image in {image.key: image for image in self._frozen.missing(images)}.values():
+                self._frozen.add([image], self._encode([image]))  # alone: what is kept must not depend on its company
         return self._frozen.features(images)
 
     def _encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
