@@ -74,7 +74,9 @@ class _ChosenLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides the names of arguments
+        ctx: Any, *grad_outputs: Any
+    ) -> tuple[Tensor | None, ...]:
         by_logprob_A, by_entropy_A = grad_outputs
         hidden_AD, weight_VD, token_A, banned_N, entropy_A = ctx.saved_tensors
         hidden, weight, dtype = _factors(hidden_AD, weight_VD)
