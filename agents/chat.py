@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
+from visualzoom.agents.adapter_folder import base_of
 from visualzoom.agents.tokens import Rendered
 from visualzoom.envs.boxes import COORDINATES, Coordinates
 from visualzoom.envs.records import ToolCall
@@ -261,19 +262,20 @@ def open_renderer(checkpoint: Path | str) -> Renderer:
     """The renderer for a model: a folder, or an id of the hub.
 
     Raises:
-        FileNotFoundError: config.json or tokenizer.json can't be had.
+        FileNotFoundError: config.json or tokenizer.json can't be had, or the base model of an adapter is gone.
         LookupError: A family that has no renderer yet.
     """
     from tokenizers import Tokenizer  # not needed to import this module: scripted agents run without it
 
-    config = _read_json(_file(checkpoint, "config.json"))
+    config = _read_json(_config(checkpoint))
     tokenizer = Tokenizer.from_file(str(_file(checkpoint, "tokenizer.json")))
     is_tiny = tokenizer.token_to_id(f"{TURN_BEGIN}system\n") is not None
     family = "tiny" if is_tiny else str(config.get("model_type"))
     if family not in RENDERERS:
         raise LookupError(
             f"{checkpoint} is of model_type {family!r}; there are renderers for {', '.join(RENDERERS)}. To add one, "
-            "write a class like those in agents/chat_families.py and name it in RENDERERS of agents/chat.py"
+            "write a class like those in agents/chat_families.py and name it in RENDERERS of agents/chat.py; its "
+            "weights are read by what FAMILIES of agents/model.py names"
         )
     renderer_class = cast("type[ChatML]", resolve(family, RENDERERS, kind="renderer"))
     text_config = cast("Mapping[str, object]", config.get("text_config") or config)
@@ -307,7 +309,15 @@ def _image_limits(checkpoint: Path | str, config: Mapping[str, object]) -> Image
     return ImageLimits(factor_px=factor_px, min_px=cast("int", min_px), max_px=cast("int", max_px))
 
 
-def _file(checkpoint: Path | str, name: str) -> Path:
+def _config(checkpoint: Path | str) -> Path:
+    """The config.json of a model; an adapter has that of its base."""
+    base = base_of(checkpoint)
+    if base is None:
+        return _file(checkpoint, "config.json")
+    return _file(base.name, "config.json", base.revision)
+
+
+def _file(checkpoint: Path | str, name: str, revision: str | None = None) -> Path:
     """One file of a model folder, or of a model of the hub (from the local cache, or fetched)."""
     if Path(checkpoint).is_dir():
         path = Path(checkpoint) / name
@@ -317,7 +327,7 @@ def _file(checkpoint: Path | str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(str(checkpoint), name))
+        return Path(hf_hub_download(str(checkpoint), name, revision=revision))
     except (OSError, ValueError) as problem:  # no such folder, no such model, no network: all of them are one of these
         raise FileNotFoundError(
             f"{str(checkpoint)!r} is no folder, and its {name} can't be had from the hub ({type(problem).__name__}); "

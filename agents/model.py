@@ -6,7 +6,8 @@ explicit; nothing is read from or left in the module between calls. Other famili
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +26,12 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from visualzoom.agents import model_recompute
+from visualzoom.agents.adapter_folder import base_of
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
+from visualzoom.agents.model_head import chosen_logprobs, head_logits
+from visualzoom.agents.model_lora import load_lora
 from visualzoom.agents.model_prefix import KeyValues
 from visualzoom.agents.model_vision import (
     FeatureStore,
@@ -61,6 +66,21 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": Family(model=Qwen3VLForConditionalGeneration, tower=Qwen3Tower, mean=_HALF, std=_HALF),
 }
 """By `model_type` of config.json."""
+
+
+def family_of(model_type: str, where: str = "") -> Family:
+    """The family of that name.
+
+    Raises:
+        LookupError: It is not known.
+    """
+    if model_type not in FAMILIES:
+        raise LookupError(
+            f"{where}models of type {model_type!r} can't be read yet; known: {', '.join(FAMILIES)}. To add one, write "
+            "a line in FAMILIES of agents/model.py, a tower in agents/model_vision.py if its vision part is new, and "
+            "its chat form in agents/chat_families.py, named in RENDERERS of agents/chat.py"
+        )
+    return FAMILIES[model_type]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,12 +131,7 @@ class VLModel:
     language: Any
 
     def __init__(self, module: PreTrainedModel) -> None:
-        family = module.config.model_type
-        if family not in FAMILIES:
-            raise LookupError(
-                f"no adapter for models of type {family!r}; known: {', '.join(FAMILIES)}. Add a line to FAMILIES in "
-                "agents/model.py, and a tower to agents/model_vision.py if its vision part is new."
-            )
+        family = family_of(module.config.model_type)
         module.set_attn_implementation(ATTENTION)
         module.eval()  # no dropout in any of these models; sampler and learner must agree
         self.module = module
@@ -124,32 +139,44 @@ class VLModel:
         if not isinstance(self.visual.patch_embed.proj, PatchProjection):
             self.visual.patch_embed.proj = PatchProjection.around(self.visual.patch_embed.proj)
         self.language = module.model.language_model
-        self._tower = FAMILIES[family].tower(self.visual)
+        self._tower = family.tower(self.visual)
         self._frozen: FeatureStore | None = None
+        self._recomputed: tuple[nn.Module, ...] = ()
         vision = module.config.vision_config
         self.shape = ImageShape(
             patch_px=vision.patch_size,
             merge=vision.spatial_merge_size,
-            mean=FAMILIES[family].mean,
-            std=FAMILIES[family].std,
+            mean=family.mean,
+            std=family.std,
         )
 
     @classmethod
     def open(
-        cls, path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
     ) -> VLModel:
         """Read a checkpoint folder (or a hub id that is in the local cache or can be fetched).
 
+        The folder of an adapter gives its base model with the adapter in it.
+
         Raises:
-            LookupError: The model type has no adapter.
+            FileNotFoundError: The folder holds an adapter whose base model is gone.
+            LookupError: The model's family is not known.
         """
-        family = AutoConfig.from_pretrained(path).model_type
-        if family not in FAMILIES:
-            raise LookupError(f"{path} holds a model of type {family!r}; known: {', '.join(FAMILIES)}")
-        module: Any = FAMILIES[family].model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+        base = base_of(path)
+        if base is not None:
+            model = cls.open(base.name, device=device, dtype=dtype, revision=base.revision)
+            load_lora(model.module, path)
+            return model
+        family = family_of(AutoConfig.from_pretrained(path, revision=revision).model_type, where=f"{path}: ")
+        module: Any = family.model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION, revision=revision)
         model = cls(module.to(device))
         try:
-            processor, _ = ImageProcessingMixin.get_image_processor_dict(path)
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(path, revision=revision)
         except OSError:  # a checkpoint without a preprocessor_config.json: the family's defaults stand
             return model
         model.shape = _shape_of(processor, model.shape)
@@ -172,10 +199,39 @@ class VLModel:
     def vocabulary_size(self) -> int:
         return int(self.module.config.get_text_config().vocab_size)
 
+    @property
+    def _head_weight(self) -> Tensor:
+        head = self.module.lm_head
+        if type(head) is not nn.Linear or head.bias is not None:
+            raise TypeError(f"lm_head is {head}; it must be a Linear without bias: leave it out of what is adapted")
+        weight: Tensor = head.weight
+        return weight
+
+    def twin(self) -> VLModel:
+        """A second model that begins with the same weights; it reads, and has no head of its own to predict with.
+
+        What is frozen is shared between the two: its weights, and the kept features of a frozen tower.
+        """
+        shared: dict[int, object] = {id(p): p for p in self.module.parameters() if not p.requires_grad}
+        shared[id(self.module.lm_head)] = self.module.lm_head
+        twin = VLModel(copy.deepcopy(self.module, shared))
+        twin.shape, twin._frozen = self.shape, self._frozen
+        return twin
+
+    def read_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of all that `hidden` computes with: everything but an untied head."""
+        parameters: Iterator[tuple[str, nn.Parameter]] = self.module.model.named_parameters()
+        return parameters
+
     def freeze_tower(self, max_bytes: int = 2**30) -> None:
         """The vision tower shall not change any more: its features are kept, so that each image is encoded once."""
         self.visual.requires_grad_(False)
         self._frozen = FeatureStore(max_bytes)
+
+    def checkpoint_layers(self) -> None:
+        """Passes without a cache shall keep only the input of each layer, and compute it again for the gradient."""
+        self._recomputed = (*self.language.layers, *self.visual.blocks)
+        model_recompute.enable(self._recomputed)
 
     def encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
         """Rows of each distinct image, in one pass through the tower."""
@@ -189,7 +245,8 @@ class VLModel:
 
     def _encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
         stack = stack_images(images, self.shape)
-        table, deepstack = self._tower(stack, self.device)
+        with model_recompute.recomputed(self._recomputed):
+            table, deepstack = self._tower(stack, self.device)
         return ImageFeatures(table_ND=table, deepstack=deepstack, starts=stack.starts)
 
     def positions(self, num_tokens: int, spans: Sequence[ImageSpan]) -> NDArray[np.int64]:
@@ -237,25 +294,39 @@ class VLModel:
         if visual is not None:
             embeds = self._put(embeds, visual)
             extra = self._deepstack(embeds, visual)
-        output = self.language(
-            inputs_embeds=embeds,
-            position_ids=positions_3BT,
-            # Any 4-D mask keeps transformers from building one of its own, for which it would question the cache.
-            attention_mask=embeds.new_zeros(1, 1, 1, 1) if mask is None else mask,
-            past_key_values=cache,
-            use_cache=False,
-            tree=tree,
-            prefix=prefix,
-            causal_rows=mask is None,
-            **extra,
-        )
+        with model_recompute.recomputed(self._recomputed if cache is None else ()):
+            output = self.language(
+                inputs_embeds=embeds,
+                position_ids=positions_3BT,
+                # Any 4-D mask keeps transformers from building one of its own, for which it would question the cache.
+                attention_mask=embeds.new_zeros(1, 1, 1, 1) if mask is None else mask,
+                past_key_values=cache,
+                use_cache=False,
+                tree=tree,
+                prefix=prefix,
+                causal_rows=mask is None,
+                **extra,
+            )
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
 
     def logprobs(self, hidden_AD: Tensor, ban_V: Tensor, temperature: float) -> Tensor:
         """Float32 log-probabilities [A, V] of the distribution that tokens are drawn from."""
-        logits_AV: Tensor = self.module.lm_head(hidden_AD).float() + ban_V
+        logits_AV = head_logits(hidden_AD, self._head_weight) + ban_V
         return functional.log_softmax(logits_AV if temperature == 1.0 else logits_AV / temperature, dim=-1)
+
+    def chosen_logprobs(
+        self, hidden_AD: Tensor, token_A: Tensor, *, banned_N: Tensor, temperature: float, chunk_elements: int
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of each token under `logprobs`, and its entropy, for training: see model_head.py."""
+        return chosen_logprobs(
+            hidden_AD,
+            self._head_weight,
+            token_A,
+            banned_N=banned_N,
+            temperature=temperature,
+            chunk_elements=chunk_elements,
+        )
 
     def ban(self, token_ids: Sequence[int]) -> Tensor:
         """A vector [V] that is minus infinity on these ids and 0 elsewhere."""

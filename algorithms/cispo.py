@@ -7,6 +7,7 @@ Source: MiniMax-M1 (arXiv 2506.13585); ratio_max 5 as in ScaleRL (arXiv 2510.137
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from visualzoom.algorithms.credit import group_centred
 from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
@@ -19,6 +20,7 @@ class CISPO(Rule):
 
     ratio_max: float = 5.0  # the largest weight itself, not an epsilon
     scale_by_std: bool = True
+    silent_at_zero: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """The group-relative advantage of the token's episode."""

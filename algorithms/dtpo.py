@@ -8,6 +8,7 @@ plus a mean over those of answers: a long answer does not drown a short call. So
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class DTPO(Rule):
     clip_low: float = 0.2
     clip_high: float = 0.28
     aggregation: Aggregation = "kind-mean"
+    silent_at_zero: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """Each kind of token by its own reward."""

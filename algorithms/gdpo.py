@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -23,6 +24,7 @@ class GDPO(Rule):
     weights: Mapping[str, float] = field(default_factory=dict)  # of the named parts; 1 for those not named
     clip_low: float = 0.2
     clip_high: float = 0.28
+    silent_at_zero: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """Weighted sum of the normalised parts, whitened."""

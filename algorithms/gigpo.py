@@ -9,6 +9,7 @@ Source: arXiv 2505.10978, with its weight 1 and discount 0.95.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -27,6 +28,7 @@ class GiGPO(Rule):
     scale_by_std: bool = False
     clip_low: float = 0.2
     clip_high: float = 0.28
+    silent_at_zero: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """Both advantages, added."""

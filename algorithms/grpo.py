@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 from visualzoom.algorithms.credit import group_centred
 from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
@@ -27,6 +27,7 @@ class GRPO(Rule):
     clip_low: float = 0.2
     clip_high: float = 0.28
     ratio_max: float = inf  # bounds the ratio where A < 0: 3 is the usual dual clip
+    silent_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.std not in ("group", "batch", "none"):

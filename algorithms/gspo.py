@@ -8,6 +8,7 @@ its clips.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from visualzoom.algorithms.credit import group_centred
 from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
@@ -22,6 +23,7 @@ class GSPO(Rule):
     clip_high: float = 4e-4
     scale_by_std: bool = True
     aggregation: Aggregation = "episode-mean"
+    silent_at_zero: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """The group-relative advantage of the token's episode."""

@@ -102,6 +102,10 @@ class Algorithm(Protocol):
         """Whether each task is also played once greedily, as a baseline."""
 
     @property
+    def silent_at_zero(self) -> bool:
+        """Whether a token of advantage 0 pulls at nothing; then episodes of such tokens alone need not be read."""
+
+    @property
     def num_epochs(self) -> int:
         """Passes over each batch."""
 
@@ -132,3 +136,4 @@ class Rule:
     aggregation: Aggregation = "token-mean"
     needs_values: ClassVar[bool] = False
     needs_greedy: ClassVar[bool] = False
+    silent_at_zero: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -28,6 +28,7 @@ class Reinforce(Rule):
     decay: float = 0.9  # of `ema`: remembers about ten batches; the first batch is measured by its own mean
     aggregation: Aggregation = "episode-sum"
     average: RunningMean = field(default_factory=RunningMean, init=False)
+    silent_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.baseline not in ("none", "batch", "ema"):

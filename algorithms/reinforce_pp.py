@@ -8,7 +8,7 @@ Source: arXiv 2501.03262; discount 1 and clip 0.2 there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from visualzoom.algorithms.credit import group_centred, rewards_at_end, to_go, whitened
 from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
@@ -22,6 +22,7 @@ class ReinforcePP(Rule):
     baseline: Literal["none", "group"] = "none"
     discount: float = 1.0
     clip: float = 0.2
+    silent_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.baseline not in ("none", "group") or not (0 < self.clip < 1 and 0 <= self.discount <= 1):

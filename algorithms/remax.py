@@ -19,6 +19,7 @@ class ReMax(Rule):
 
     aggregation: Aggregation = "episode-sum"
     needs_greedy: ClassVar[bool] = True
+    silent_at_zero: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """R minus what the greedy policy got."""

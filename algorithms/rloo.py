@@ -7,6 +7,7 @@ Source: arXiv 2402.14740. A group of one has no baseline and teaches nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from visualzoom.algorithms.credit import group_centred
 from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
@@ -18,6 +19,7 @@ class RLOO(Rule):
     """REINFORCE leave-one-out."""
 
     aggregation: Aggregation = "episode-sum"
+    silent_at_zero: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """R minus the mean of the others."""

@@ -7,6 +7,7 @@ At r = 1 the slope in r is exactly -A. Source: arXiv 2511.20347, with its temper
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -23,6 +24,7 @@ class SAPO(Rule):
     tau_down: float = 1.05  # larger: what was bad is let go sooner
     scale_by_std: bool = True
     aggregation: Aggregation = "episode-mean"
+    silent_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (self.tau_up > 0 and self.tau_down > 0):

@@ -38,6 +38,7 @@ HEAVY = {
     "matplotlib": {"evaluation": r"\w+"},
     "ray": {"envs": r"vector/ray_\w+", "training": r"ray_\w+"},
     "vllm": {"agents": r"vllm_\w+"},
+    "peft": {"agents": r"model_lora"},
     "torchvision": {},
 }
 BARE_IMPORT = """

@@ -79,7 +79,7 @@ def test_the_wheel_alone_can_be_imported(built: tuple[Path, Path], tmp_path: Pat
 
 def test_the_constraints_pin_every_direct_requirement_of_the_make_targets() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    used = ("data", "train", "ray", "human", "testing", "dev")
+    used = ("data", "train", "ray", "lora", "human", "testing", "dev")
     lines = [*PROJECT["project"]["dependencies"], *(line for name in used for line in extras[name])]
     needed = {re.split(r"[\[<>=;]", line)[0] for line in lines} - {"visualzoom"} | {"atheris"}  # of `make fuzz`
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M))

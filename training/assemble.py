@@ -17,23 +17,29 @@ from typing import Any, cast, get_type_hints
 import msgspec
 import torch
 
+from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
 from visualzoom.agents.agent import VLMAgent
 from visualzoom.agents.chat import Renderer, open_renderer
 from visualzoom.agents.model import VLModel
+from visualzoom.agents.model_lora import is_adapted, save_lora
 from visualzoom.agents.records import Policy, Sampling
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.aggregation import KNOWN
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.registry import ALGORITHMS
+from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.registry import resolve, suggest
-from visualzoom.training.config import MachineConfig, UsageError
+from visualzoom.training.config import MachineConfig, TrainConfig, UsageError
 from visualzoom.training.metrics import TRACKERS, Tracker
-from visualzoom.training.models import model_folder
+from visualzoom.training.models import base_named, model_folder, write_note
+from visualzoom.training.trainable import adapt
 from visualzoom.training.world import user_errors
 
 AGENTS: dict[str, str] = {"vlm": "visualzoom.agents.agent:VLMAgent"}
 """Agents that can be trained: made as `VLMAgent` is, and keeping a `TokenLedger` of every episode."""
 SIDE_FILES = ("*.json", "*.jinja", "*.txt")
+WRITTEN_ANEW = frozenset({"config.json", "model.safetensors.index.json", ADAPTER_CONFIG})
+"""Files that belong to the weights and not to the words: they are written with them, or don't belong there."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -53,6 +59,21 @@ class OpenModel:
         """A policy that shares the weights."""
         return TransformersPolicy(self.model, stop_ids=self.renderer.stop_ids, banned_ids=self.renderer.banned_ids)
 
+    def save(self, folder: Path, *, coordinates: Coordinates) -> None:
+        """Write weights and words into a folder that opens here and in transformers; an adapter without its base.
+
+        Args:
+            folder: Is there already.
+            coordinates: In which the model gives boxes.
+        """
+        for name, content in self.side_files.items():
+            (folder / name).write_bytes(content)
+        write_note(folder, coordinates=coordinates)
+        if is_adapted(self.model.module):
+            save_lora(self.model.module, folder)
+        else:
+            self.model.module.save_pretrained(folder)
+
 
 def open_model(name: str, machine: MachineConfig) -> OpenModel:
     """Read weights and tokenizer onto the device.
@@ -71,7 +92,39 @@ def open_model(name: str, machine: MachineConfig) -> OpenModel:
 
 def _side_files(folder: Path) -> dict[str, bytes]:
     paths = [path for pattern in SIDE_FILES for path in folder.glob(pattern)]
-    return {path.name: path.read_bytes() for path in paths if path.name != "model.safetensors.index.json"}
+    return {path.name: path.read_bytes() for path in paths if path.name not in WRITTEN_ANEW}
+
+
+def open_new(config: TrainConfig) -> OpenModel:
+    """The model that a new run begins with, and in it the adapter that it trains, if any.
+
+    Raises:
+        UsageError: There is no such model or layer, or it holds an adapter already.
+    """
+    opened = open_model(config.model, config.machine)
+    adapt(opened.model.module, config.learn, base=base_named(config.model, opened.folder), seed=config.seed)
+    return opened
+
+
+def open_reference(config: TrainConfig, opened: OpenModel, *, resumed: bool) -> VLModel:
+    """The model whose weights are the reference policy, for `Learner(reference=...)`.
+
+    It is the model itself when a run begins or trains an adapter, whose base stays as it is. A resumed run has no other
+    copy of the weights that it began with than `config.model`, which is opened again; the learner's state knows
+    whether it is still the same.
+
+    Raises:
+        UsageError: The model that the run began with is gone.
+    """
+    if not resumed or is_adapted(opened.model.module):
+        return opened.model
+    try:
+        return open_model(config.model, config.machine).model
+    except UsageError as problem:
+        raise UsageError(
+            f"the reference policy is the model that this run began with, and it can't be opened again ({problem}). "
+            "Put it back where it was to go on"
+        ) from problem
 
 
 def make_agent(
@@ -153,7 +206,7 @@ def _check_call(name: str, kind: str, make: Callable[..., object], *given: objec
 def _checked(name: str, algorithm: object) -> Algorithm:
     """The algorithm, if it has what the loop needs and learns at all."""
     if not isinstance(algorithm, Algorithm):
-        members = "credit, loss, needs_values, needs_greedy, num_epochs, num_minibatches and aggregation"
+        members = "credit, loss, needs_values, needs_greedy, silent_at_zero, num_epochs, num_minibatches, aggregation"
         raise UsageError(
             f"--algorithm {name}: this gives a {type(algorithm).__name__}; an algorithm has {members}. Inherit "
             "visualzoom.algorithms.records.Rule for all but the first two"

@@ -5,6 +5,7 @@ Law: after `check_train` only the machine can fail (memory, disk, network); noth
 
 from __future__ import annotations
 
+from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
 from visualzoom.algorithms.registry import ALGORITHMS, GROUP_RELATIVE
 from visualzoom.envs.registry import resolve
 from visualzoom.training.config import TrainConfig, UsageError, WorldConfig
@@ -16,6 +17,8 @@ from visualzoom.training.world import check_world, user_errors
 
 def scope_warning(config: TrainConfig) -> str:
     """What to say before a training that the model was not made for; nothing if it was, or if it makes no claim."""
+    if config.resume is not None:  # it was said when the run began, and the model that it began with may be gone
+        return ""
     scope, world, usual = scope_of(model_folder(config.model)), config.world, WorldConfig()
     known = scope is None or families_of(world) <= set(scope.families)
     if scope is None or (known and (world.env, world.tool) == (usual.env, usual.tool)):
@@ -39,23 +42,34 @@ def check_train(config: TrainConfig) -> None:
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
     if config.algorithm in GROUP_RELATIVE and config.learn.group_size < 2:
         raise UsageError(
-            f"--group-size 1: {config.algorithm} compares siblings; give at least 2, or --algorithm reinforce, remax or ppo"
+            f"--group-size 1: {config.algorithm} compares siblings; give at least 2, or --algorithm reinforce or ppo"
         )
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):
                 raise UsageError(f"--tracker {name}: this is no class that can be made with (run folder, first step)")
     folder = model_folder(config.model) if config.resume is None else None  # a resumed run has its own checkpoint
+    if folder is not None and (folder / ADAPTER_CONFIG).is_file():
+        raise UsageError(
+            f"--model {config.model}: this is an adapter, and a new run begins with whole weights. Merge it first: "
+            f"visualzoom export --model {config.model} --out FOLDER, and then --model FOLDER; or go on with --resume"
+        )
 
     import torch
 
     from visualzoom.agents.chat import open_renderer
     from visualzoom.training.assemble import agent_class, make_algorithm
+    from visualzoom.training.trainable import check_trained
 
     if config.machine.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
-    make_algorithm(config.algorithm, config.algorithm_options)
+    algorithm = make_algorithm(config.algorithm, config.algorithm_options)
+    if config.learn.critic != "head" and not algorithm.needs_values:
+        raise UsageError(
+            f"--critic {config.learn.critic}: {config.algorithm} has no critic; say --algorithm ppo, or leave it out"
+        )
     agent_class(config.agent)
     if folder is not None:
         with user_errors(f"--model {config.model}"):
             open_renderer(folder)
+            check_trained(config.learn, folder)

@@ -1,4 +1,4 @@
-"""The command line: `visualzoom train | eval | ask | play | check | pretrain`.
+"""The command line: `visualzoom train | eval | ask | play | export | check | pretrain`.
 
 Law: whatever the user gets wrong ends with one clear message on standard error and exit code 2, without a traceback
 and with nothing lost. Each command imports what it needs when it runs: `play`, `check` and every `--help` but that of
@@ -33,6 +33,7 @@ commands:
   eval       measure a model on tasks that it has not seen
   ask        ask a question on your own picture and see where the model looks
   play       step the environment yourself, or watch the oracle
+  export     write a trained model as whole weights that open without us; merges adapters
   check      search for an input that breaks a law: of a tool, an environment, a protocol or an agent
   pretrain   make the built-in model again, from nothing
 
@@ -40,11 +41,15 @@ commands:
   visualzoom train --algorithm ppo --seed 1 --out runs/ppo
   visualzoom train --preset deepeyes-7b --data deepeyes-47k.parquet --device cuda
   visualzoom train --resume runs/ppo
+  visualzoom train --model Qwen/Qwen2.5-VL-3B-Instruct --lora-rank 16 --learning-rate 1e-5 --device cuda --out runs/lora
+  visualzoom export --model runs/lora --out merged
   visualzoom eval --model runs/ppo --mode greedy sampled forced
   visualzoom ask photo.jpg "What does the sign say?" --model Qwen/Qwen2.5-VL-3B-Instruct
   visualzoom play --agent oracle --tasks sign
   visualzoom check own_tool:Mirror"""
 BAD_USAGE = 2
+EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray"}
+"""Of visualzoom, by the package that is missing; `train` for all others."""
 STOPPED = 130
 """Asked to stop before the last step, with everything saved."""
 Config = TypeVar("Config")
@@ -61,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as problem:
         if problem.name is None or problem.name.startswith("visualzoom"):
             raise
+        extra = EXTRAS.get(problem.name, "train")
         print(
-            f"visualzoom: this command needs {problem.name}, which is not installed. "
-            'Install what training needs: pip install "visualzoom[train]"',
+            f'visualzoom: this command needs {problem.name}, which is not installed: pip install "visualzoom[{extra}]"',
             file=sys.stderr,
         )
         return BAD_USAGE
@@ -188,6 +193,12 @@ def _play(arguments: Sequence[str]) -> int:
     return play_episodes(_parse(PlayConfig, "play", arguments))
 
 
+def _export(arguments: Sequence[str]) -> int:
+    from visualzoom.training.exporting import ExportConfig, run_export
+
+    return run_export(_parse(ExportConfig, "export", arguments))
+
+
 def _check(arguments: Sequence[str]) -> int:
     from visualzoom.training.checking import CheckConfig, run_check
 
@@ -206,6 +217,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _eval,
     "ask": _ask,
     "play": _play,
+    "export": _export,
     "check": _check,
     "pretrain": _pretrain,
 }

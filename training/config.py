@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from visualzoom.algorithms.terms import Terms
+from visualzoom.training.schedule import Shape
+
+CriticKind = Literal["head", "shared", "separate"]
 
 
 class UsageError(ValueError):
@@ -118,16 +121,38 @@ class LearnConfig:
     """Of AdamW, after the warm-up."""
     warmup_steps: int = 5
     """Optimizer steps over which the learning rate rises from 0."""
+    schedule: Shape = "constant"
+    """What the learning rates do after the warm-up: stay, fall in a line, or fall as half a cosine, over all optimizer
+    steps of the run. If they fall, --resume can't change --steps."""
+    min_learning_rate_share: float = 0.0
+    """Share of its value that a learning rate falls to, 0 to 1."""
     weight_decay: float = 0.0
-    """Of AdamW."""
+    """Of AdamW, on matrices; norms and biases don't decay."""
     max_grad_norm: float = 1.0
-    """Gradients are clipped to this norm."""
+    """Gradients are clipped to this norm; those of policy and critic apart."""
     freeze_vision: bool = False
-    """Keep the vision tower as it is."""
+    """Keep the vision tower as it is: each image is then encoded once."""
+    freeze: tuple[str, ...] = ()
+    """Keep the weights whose names match one of these shell patterns, as in "model.visual.*"."""
+    lora_rank: int = 0
+    """Train low-rank adapters of this rank, say 16, and leave the weights as they are; 0 trains the weights. Adapters
+    want learning rates about ten times as high. Needs visualzoom[lora]."""
+    lora_alpha: float = 32.0
+    """The adapters' products of matrices are scaled by alpha / rank."""
+    lora_targets: tuple[str, ...] = ()
+    """Layers that get an adapter: ends of names in the language model (q_proj v_proj), or patterns of whole names
+    ("model.visual.*"). None named: every linear layer of the language model."""
+    critic: CriticKind = "head"
+    """Of algorithms that have one. head: reads the policy's hidden states; shared: and teaches the policy's weights
+    too; separate: reads those of a model of its own, which begins as a copy."""
     value_learning_rate: float = 1e-3
-    """Of the value head, for algorithms that have one."""
+    """Of the critic's head."""
+    critic_learning_rate: float | None = None
+    """Of the model of a separate critic; that of the policy if None."""
     micro_batch_tokens: int = 2048
     """Tokens in one forward pass of the learner: a bound on memory that changes nothing but rounding."""
+    checkpoint_layers: bool = False
+    """Compute each layer again in the backward pass: a third more time, far less memory. Changes no number."""
     reading: Literal["shared", "plain"] = "shared"
     """shared: the learner reads a prompt once for all its episodes; plain: once for each, in padded rows. Changes
     nothing but rounding and time."""
@@ -140,12 +165,35 @@ class LearnConfig:
             group_size=self.group_size,
             micro_batch_tokens=self.micro_batch_tokens,
         )
-        _at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+        _at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay, lora_rank=self.lora_rank)
         _positive(
             learning_rate=self.learning_rate,
             value_learning_rate=self.value_learning_rate,
             max_grad_norm=self.max_grad_norm,
+            lora_alpha=self.lora_alpha,
         )
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        """Refuse a setting that would have no effect beside the others."""
+        if not 0 <= self.min_learning_rate_share <= 1:
+            raise UsageError(f"min_learning_rate_share is {self.min_learning_rate_share}; it must be from 0 to 1")
+        if self.min_learning_rate_share and self.schedule == "constant":
+            raise UsageError(
+                f"min_learning_rate_share is {self.min_learning_rate_share}, but a constant rate never falls; choose "
+                "schedule linear or cosine"
+            )
+        if self.lora_targets and not self.lora_rank:
+            raise UsageError(
+                f"lora_targets is {' '.join(self.lora_targets)} without adapters; give a lora_rank, say 16"
+            )
+        if self.critic_learning_rate is not None:
+            _positive(critic_learning_rate=self.critic_learning_rate)
+            if self.critic != "separate":
+                raise UsageError(
+                    f"critic_learning_rate is {self.critic_learning_rate}, but the critic is {self.critic!r} and has "
+                    "no model of its own; choose critic separate, or set value_learning_rate"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,7 +292,8 @@ class TrainConfig:
 
 
 FREE_ON_RESUME = frozenset({"steps", "out", "resume", "report", "env_workers"})
-"""Fields that a resumed run may change: they decide how long it goes on and what is kept, never a weight."""
+"""Fields that a resumed run may change: they decide how long it goes on and what is kept, never a weight. `steps` is
+one of them only while the learning rate is constant: a falling one ends with the last step."""
 
 DEEPEYES_7B = TrainConfig(
     preset="deepeyes-7b",

@@ -112,6 +112,11 @@ def check_resumable(config: TrainConfig, saved: TrainConfig, *, checkpoint: Path
     """
     now, then = config_to_tree(config), config_to_tree(saved)
     differences = [f"{name} is {a!r}, the checkpoint has {b!r}" for name, a, b in _differences(now, then, path="")]
+    if config.steps != saved.steps and saved.learn.schedule != "constant":
+        differences.append(
+            f"steps is {config.steps}, the checkpoint has {saved.steps}: its {saved.learn.schedule} schedule falls "
+            "over these, and every rate so far would have been another"
+        )
     if differences:
         raise UsageError(
             f"the checkpoint {checkpoint} belongs to another config: {'; '.join(differences)}. "

@@ -6,7 +6,7 @@ predicted by the prompt's last place. How tokens of one row attend to each other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,8 @@ from torch import Tensor
 from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_attention import Tree
-from visualzoom.agents.model_prefix import PrefixStore
-from visualzoom.training.layout_tree import make_tree, without_prefix
+from visualzoom.agents.model_prefix import KeyValues, PrefixRecorder, PrefixStore
+from visualzoom.training.layout_tree import Row, make_tree, without_prefix
 from visualzoom.training.pack import Branch, Stem
 
 
@@ -32,6 +32,34 @@ class Placed:
     """Images with the offset that moves their ledger places to the flattened rows."""
 
 
+class SharedPrompt:
+    """A prompt that each model reads once for the tails that it reads after it."""
+
+    def __init__(self, placed: Placed, read: Callable[[VLModel, Placed, KeyValues], Tensor]) -> None:
+        """Lay no hand on it yet.
+
+        Args:
+            placed: The prompt's tokens.
+            read: Gives the hidden states [N, D] of a pass.
+        """
+        self._placed = placed
+        self._read = read
+        self._stores: dict[int, PrefixStore] = {}
+
+    def store(self, model: VLModel) -> PrefixStore:
+        """What this model's tails see of it; read when it is first asked for."""
+        if id(model) not in self._stores:
+            recorder = PrefixRecorder()
+            hidden_ND = self._read(model, self._placed, recorder)
+            self._stores[id(model)] = PrefixStore(recorder, hidden_ND[-1:])
+        return self._stores[id(model)]
+
+    def backward(self) -> None:
+        """Send the gradient that all tails have left through it, once."""
+        for store in self._stores.values():
+            store.backward()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
     """One forward pass of the learner that predicts A of the batch's action tokens."""
@@ -42,8 +70,8 @@ class Layout:
     source_A: Tensor  # [A] flat place whose hidden state predicts each action
     action_A: Tensor  # [A] place of each action in the batch's [T]
     episode_A: Tensor  # [A] episodes of this pass, numbered from 0
-    prefix: PrefixStore | None = None
-    """The prompt, if a pass before has read it: `source_A` then counts its last token as 0, the row's first as 1."""
+    prompt: SharedPrompt | None = None
+    """The prompt, if it is no part of the row: `source_A` then counts its last token as 0, the row's first as 1."""
     num_tokens_before: int = 0
     """Tokens of a pass over the prompt that was made for this pass and those after it."""
 
@@ -86,18 +114,26 @@ def lay_out(stems: Sequence[Stem], model: VLModel) -> Layout:
         for branch, start in zip(branches, tail_starts, strict=True)
     ]
     lasts = prefix_starts + prefix_lengths - 1
-    sources = [_sources(*row) for row in zip(branches, lasts[stem_B], tail_starts, strict=True)]
-    grids = (prefix_starts, prefix_lengths, tail_starts, tail_lengths, stem_B)
+    sources = [_sources(*given) for given in zip(branches, lasts[stem_B], tail_starts, strict=True)]
+    row = Row(
+        prefix_starts_P=prefix_starts,
+        prefix_lengths_P=prefix_lengths,
+        tail_starts_B=tail_starts,
+        tail_lengths_B=tail_lengths,
+        stem_B=stem_B,
+    )
     return Layout(
         placed=_place(pieces, 1, int(num_tokens), model),
-        tree=make_tree(*grids, device=model.device, dtype=model.dtype),
+        tree=make_tree(row, device=model.device, dtype=model.dtype),
         source_A=torch.from_numpy(np.concatenate(sources)).to(model.device),
         action_A=_actions(branches),
         episode_A=_episodes(branches).to(model.device),
     )
 
 
-def lay_out_tails(branches: Sequence[Branch], prefix: PrefixStore, model: VLModel, *, num_tokens_before: int) -> Layout:
+def lay_out_tails(
+    branches: Sequence[Branch], prompt: SharedPrompt, model: VLModel, *, num_tokens_before: int
+) -> Layout:
     """Tails of one stem, whose prompt was read before, in one row without padding."""
     whole = lay_out([Stem(branches=tuple(branches))], model)
     num_prefix = branches[0].num_prefix
@@ -112,7 +148,7 @@ def lay_out_tails(branches: Sequence[Branch], prefix: PrefixStore, model: VLMode
         source_A=whole.source_A - (num_prefix - 1),
         action_A=whole.action_A,
         episode_A=whole.episode_A,
-        prefix=prefix,
+        prompt=prompt,
         num_tokens_before=num_tokens_before,
     )
 

@@ -1,9 +1,13 @@
 """The index grids of a row of prompts and tails: which tokens attend together, and where each finds its result.
 
-Law: the grids decide how much is copied and padded, never which keys a token sees.
+Tails of about the same length are rows of one grid, each beside a copy of its prompt's keys. The tails of a long prompt
+stand in one row behind a single copy, and the mask hides them from each other.
+Law: the grids decide how much is copied, padded and masked, never which keys a token sees.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,49 +18,61 @@ from visualzoom.agents.model_attention import Tails, Tree
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+LONG_TOKENS = 256
+"""Copies of a shorter prompt cost less than an attention of its own."""
+PAIRS_PER_COPY = 16
+"""Masked pairs of tokens that take as much time as one copy of a key and a value and its gradient, on a CPU."""
 
-def make_tree(
-    prefix_starts_P: Ints,
-    prefix_lengths_P: Ints,
-    tail_starts_B: Ints,
-    tail_lengths_B: Ints,
-    stem_B: Ints,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Tree:
-    """Arrange a row.
 
-    Args:
-        prefix_starts_P: Place of each prompt's first token in the row.
-        prefix_lengths_P: Tokens of each prompt.
-        tail_starts_B: Place of each tail's first token.
-        tail_lengths_B: Tokens of each tail, 0 allowed.
-        stem_B: The prompt of each tail.
-        device: Of the grids.
-        dtype: Of the masks: the model's.
-    """
-    prefix_PL, prefix_real_PL = _ragged(prefix_starts_P, prefix_lengths_P)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """Where P prompts and B tails stand in a row of tokens."""
+
+    prefix_starts_P: Ints
+    prefix_lengths_P: Ints
+    tail_starts_B: Ints
+    tail_lengths_B: Ints
+    """0 is allowed."""
+    stem_B: Ints
+    """The prompt of each tail."""
+
+    def long_stems(self) -> list[int]:
+        """Prompts so long that a copy for each tail costs more than masking their tails from each other."""
+        num_stems = len(self.prefix_lengths_P)
+        sums_P = np.bincount(self.stem_B, weights=self.tail_lengths_B, minlength=num_stems)
+        squares_P = np.bincount(self.stem_B, weights=self.tail_lengths_B**2, minlength=num_stems)
+        copies_P = np.bincount(self.stem_B, weights=self.tail_lengths_B > 0, minlength=num_stems) - 1
+        spares_P = copies_P * self.prefix_lengths_P * PAIRS_PER_COPY > sums_P**2 - squares_P
+        stems: list[int] = np.flatnonzero(spares_P & (self.prefix_lengths_P >= LONG_TOKENS) & (copies_P > 0)).tolist()
+        return stems
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Grid:
+    """Tails that attend in one call."""
+
+    tail_BL: Ints
+    real_BL: Bools
+    keys_BK: Ints
+    seen_BLK: Bools
+
+
+def make_tree(row: Row, *, device: torch.device, dtype: torch.dtype) -> Tree:
+    """Arrange a row; masks are of the model's dtype."""
+    prefix_PL, prefix_real_PL = _ragged(row.prefix_starts_P, row.prefix_lengths_P)
+    long_stems = row.long_stems()
+    short_B = np.where(np.isin(row.stem_B, long_stems), 0, row.tail_lengths_B)
+    grids = [_side_by_side(row, tails, prefix_PL, prefix_real_PL) for tails in _alike(short_B)]
+    grids += [_one_after_another(row, stem) for stem in long_stems]
     num_places = prefix_PL.size
-    places = np.empty(int(prefix_lengths_P.sum() + tail_lengths_B.sum()), dtype=np.int64)
+    places = np.empty(int(row.prefix_lengths_P.sum() + row.tail_lengths_B.sum()), dtype=np.int64)
     places[prefix_PL[prefix_real_PL]] = np.flatnonzero(prefix_real_PL)
-    tails: list[Tails] = []
-    for rows in _alike(tail_lengths_B):
-        tail_BL, real_BL = _ragged(tail_starts_B[rows], tail_lengths_B[rows])
-        places[tail_BL[real_BL]] = num_places + np.flatnonzero(real_BL)
-        num_places += tail_BL.size
-        keys_BK, seen_BLK = _seen(tail_BL, prefix_PL[stem_B[rows]], prefix_real_PL[stem_B[rows]])
-        mask = torch.zeros(seen_BLK.shape, dtype=dtype).masked_fill_(torch.from_numpy(~seen_BLK), -torch.inf)
-        tails.append(
-            Tails(
-                tail_BL=torch.from_numpy(tail_BL).to(device),
-                keys_BK=torch.from_numpy(keys_BK).to(device),
-                mask=mask[:, None].to(device),
-            )
-        )
+    for grid in grids:
+        places[grid.tail_BL[grid.real_BL]] = num_places + np.flatnonzero(grid.real_BL)
+        num_places += grid.tail_BL.size
     return Tree(
         prefix_PL=torch.from_numpy(prefix_PL).to(device),
-        tails=tuple(tails),
+        tails=tuple(_tails(grid, device, dtype) for grid in grids),
         restore_T=torch.from_numpy(places).to(device),
     )
 
@@ -84,13 +100,38 @@ def _alike(lengths: Ints) -> list[Ints]:
     return [np.array(rows) for rows in bins]
 
 
-def _seen(tail_BL: Ints, prefix_BL: Ints, prefix_real_BL: Bools) -> tuple[Ints, Bools]:
-    """Keys of each tail [B, K], and which of them each of its tokens sees [B, L', K]."""
+def _side_by_side(row: Row, tails: Ints, prefix_PL: Ints, prefix_real_PL: Bools) -> _Grid:
+    tail_BL, real_BL = _ragged(row.tail_starts_B[tails], row.tail_lengths_B[tails])
+    prefix_BL = prefix_PL[row.stem_B[tails]]
     num_prefix, num_tail = prefix_BL.shape[1], tail_BL.shape[1]
-    seen = np.zeros((len(tail_BL), num_tail, num_prefix + num_tail), dtype=bool)
-    seen[:, :, :num_prefix] = prefix_real_BL[:, None]
-    seen[:, :, num_prefix:] = np.tri(num_tail, dtype=bool)
-    return np.concatenate([prefix_BL, tail_BL], axis=1), seen
+    seen_BLK = np.zeros((len(tails), num_tail, num_prefix + num_tail), dtype=bool)
+    seen_BLK[:, :, :num_prefix] = prefix_real_PL[row.stem_B[tails]][:, None]
+    seen_BLK[:, :, num_prefix:] = np.tri(num_tail, dtype=bool)
+    keys_BK = np.concatenate([prefix_BL, tail_BL], axis=1)
+    return _Grid(tail_BL=tail_BL, real_BL=real_BL, keys_BK=keys_BK, seen_BLK=seen_BLK)
+
+
+def _one_after_another(row: Row, stem: int) -> _Grid:
+    tails = np.flatnonzero(row.stem_B == stem)
+    tail_BL, real_BL = _ragged(row.tail_starts_B[tails], row.tail_lengths_B[tails])
+    tail_N, whose_N = tail_BL[real_BL], np.nonzero(real_BL)[0]
+    prefix_L = row.prefix_starts_P[stem] + np.arange(row.prefix_lengths_P[stem])
+    own_NN = (whose_N[:, None] == whose_N) & np.tri(len(whose_N), dtype=bool)
+    return _Grid(
+        tail_BL=tail_N[None],
+        real_BL=np.ones((1, len(tail_N)), dtype=bool),
+        keys_BK=np.concatenate([prefix_L, tail_N])[None],
+        seen_BLK=np.concatenate([np.ones((len(tail_N), len(prefix_L)), dtype=bool), own_NN], axis=1)[None],
+    )
+
+
+def _tails(grid: _Grid, device: torch.device, dtype: torch.dtype) -> Tails:
+    mask = torch.zeros(grid.seen_BLK.shape, dtype=dtype).masked_fill_(torch.from_numpy(~grid.seen_BLK), -torch.inf)
+    return Tails(
+        tail_BL=torch.from_numpy(grid.tail_BL).to(device),
+        keys_BK=torch.from_numpy(grid.keys_BK).to(device),
+        mask=mask[:, None].to(device),
+    )
 
 
 def _ragged(starts: Ints, lengths: Ints) -> tuple[Ints, Bools]:

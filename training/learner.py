@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
-from visualzoom.agents.model import ValueHead, VLModel
+from visualzoom.agents.model import VLModel
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Credit
+from visualzoom.training.config import CriticKind
+from visualzoom.training.critic import Critic
 from visualzoom.training.layout import Layout
 from visualzoom.training.learner_report import LearnerReport, Tally
-from visualzoom.training.loss_given import LossGiven, Predicted, counted
-from visualzoom.training.master_weights import MasterWeights
+from visualzoom.training.loss_given import LossGiven, Predicted, speaking
 from visualzoom.training.pack import Batch, Stem
 from visualzoom.training.reading import Reader, Reading
+from visualzoom.training.reference import Reference, frozen_fingerprint
+from visualzoom.training.schedule import Schedule, Shape
+from visualzoom.training.stepper import Part, Stepper
+from visualzoom.training.trainable import choose_trained
 
 __all__ = ["Learner", "LearnerConfig", "LearnerReport"]
 
@@ -34,11 +38,22 @@ class LearnerConfig:
     """How weights are stepped. The defaults suit the built-in model."""
 
     learning_rate: float = 1e-4
+    critic: CriticKind = "head"
+    """See critic.py."""
     value_learning_rate: float = 1e-3
-    """Of the value head, which starts from nothing."""
+    """Of the critic's head, which starts from nothing."""
+    critic_learning_rate: float | None = None
+    """Of the model of a separate critic; that of the policy if None."""
     warmup_steps: int = 5
     """Optimizer steps over which the learning rate rises to its value."""
+    schedule: Shape = "constant"
+    """What the rates do after the warm-up."""
+    num_steps: int | None = None
+    """Optimizer steps of the whole run: over these a schedule falls; constant needs none."""
+    least_share: float = 0.0
+    """Of each learning rate: what a schedule falls to."""
     weight_decay: float = 0.0
+    """Of matrices; norms and biases don't decay."""
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0
     temperature: float = 1.0
@@ -47,9 +62,13 @@ class LearnerConfig:
     """Tokens read in one forward pass. A larger prompt, or what follows it in one episode, is a pass of its own."""
     reading: Reading = "shared"
     """shared: siblings share one reading of their prompt; plain: every episode is a padded row of its own."""
-    head_elements: int = 2**26
-    """Actions times vocabulary that are held at once; more are computed in parts, and again in the backward pass."""
+    head_elements: int = 2**25
+    """Actions times vocabulary that the head computes at once, in two float32 tables."""
+    checkpoint_layers: bool = False
+    """Compute each layer again in the backward pass in place of keeping what it made."""
     freeze_vision: bool = False
+    freeze: tuple[str, ...] = ()
+    """Shell patterns on the names of the parameters that shall not change."""
     seed: int = 0
     """Of the order of mini-batches."""
 
@@ -64,6 +83,7 @@ class Learner:
         *,
         banned_ids: Sequence[int] = (),
         with_values: bool = False,
+        reference: VLModel | None = None,
     ) -> None:
         """Prepare to train.
 
@@ -71,32 +91,34 @@ class Learner:
             model: What is trained.
             config: How.
             banned_ids: The ids that the policy never samples; the same set, or the log-probabilities differ.
-            with_values: Keep a value head, for algorithms that need values.
+            with_values: Keep a critic, for algorithms that need values.
+            reference: Keep the weights of this model as a reference policy, for objectives that need one: `model`
+                itself at the start of a run, later the model that the run began with. See reference.py.
+
+        Raises:
+            UsageError: A pattern of `config.freeze` matches no parameter, or nothing is left to train.
         """
         self.model = model
         self.config = config
-        self._ban_V = model.ban(sorted(banned_ids))
-        if config.freeze_vision:
-            model.freeze_tower()
-        self.value_head = ValueHead(model.hidden_size).to(model.device) if with_values else None
-        trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
+        self._banned_N = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=model.device)
+        trained = choose_trained(model, frozen=config.freeze, freeze_vision=config.freeze_vision)
+        if config.checkpoint_layers:
+            model.checkpoint_layers()
         self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)
-        self._masters = MasterWeights(trained)
-        groups = [{"params": self._masters.stepped, "lr": config.learning_rate, "peak": config.learning_rate}]
-        if self.value_head is not None:
-            rate = config.value_learning_rate
-            groups.append({"params": list(self.value_head.parameters()), "lr": rate, "peak": rate})
-        self._optimizer = torch.optim.AdamW(
-            groups, betas=config.betas, weight_decay=config.weight_decay, fused=model.device.type in ("cpu", "cuda")
-        )
+        self.critic = Critic(config.critic, model, self._reader.hidden) if with_values else None
+        self._reference = None if reference is None else Reference(model, reference)
+        parts = [Part(parameters=trained, peak_rate=config.learning_rate)]
+        if self.critic is not None:
+            rate = config.learning_rate if config.critic_learning_rate is None else config.critic_learning_rate
+            parts += self.critic.parts(rate=rate, head_rate=config.value_learning_rate)
+        self._stepper = _stepper(parts, config, fused=model.device.type in ("cpu", "cuda"))
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._num_steps = 0
 
     @torch.no_grad()
     def values(self, batch: Batch) -> Tensor:
         """Value of the state before each action token, [T] float32."""
-        if self.value_head is None:
-            raise ValueError("this learner keeps no value head; make it with with_values=True")
+        if self.critic is None:
+            raise ValueError("this learner keeps no critic; make it with with_values=True")
         values_T = torch.empty(batch.num_actions)
         for layout in self._passes(batch.stems):
             values_T[layout.action_A] = self._only_values(layout).cpu()
@@ -109,6 +131,13 @@ class Learner:
         for layout in self._passes(batch.stems):
             logprobs_T[layout.action_A] = self._predict(layout, batch.token_T).logprobs_A.cpu()
         return logprobs_T
+
+    def reference_logprobs(self, batch: Batch) -> Tensor:
+        """Log-probability of each action token under the reference policy, [T] float32."""
+        if self._reference is None:
+            raise ValueError("this learner keeps no reference policy; make it with reference=model")
+        with self._reference.in_place():
+            return self.logprobs(batch)
 
     def update(
         self,
@@ -143,7 +172,7 @@ class Learner:
             for stems in self._minibatches(batch.stems, objective.algorithm.num_minibatches):
                 self._accumulate(given, stems, tally)
                 self._step(tally)
-        return tally.report(self._optimizer.param_groups[0]["lr"], batch)
+        return tally.report(self._stepper.learning_rate, batch)
 
     def _minibatches(self, stems: Sequence[Stem], num_minibatches: int) -> Iterator[list[Stem]]:
         """Shares of the stems, shuffled if there is more than one."""
@@ -161,7 +190,7 @@ class Learner:
     def _accumulate(self, given: LossGiven, stems: Sequence[Stem], tally: Tally) -> None:
         """Add up the gradient of one optimizer step over its passes."""
         weights_T = given.weights(stems)
-        for layout in self._passes(counted(stems, weights_T)):
+        for layout in self._passes(speaking(stems, given.heard(weights_T))):
             predicted = self._predict(layout, given.batch.token_T)
             loss_in = given.loss_in(layout.action_A, layout.episode_A, predicted, weights_T)
             output = given.objective.loss(loss_in)
@@ -172,64 +201,69 @@ class Learner:
         """Log-probability, entropy and value at each action of a pass."""
         hidden_AD = self._reader.hidden(layout)
         token_A = token_T[layout.action_A].to(hidden_AD.device)
-        rows = max(1, self.config.head_elements // self.model.vocabulary_size)
-        parts = []
-        for hidden, token in zip(hidden_AD.split(rows), token_A.split(rows), strict=True):
-            if len(hidden_AD) > rows and torch.is_grad_enabled():
-                parts.append(checkpoint(self._head, hidden, token, use_reentrant=False))
-            else:
-                parts.append(self._head(hidden, token))
-        logprobs, entropies = zip(*parts, strict=True)
-        # The values' error does not reach the trunk: it is many times the policy's gradient when training begins.
-        values_A = None if self.value_head is None else self.value_head(hidden_AD.detach())
-        return Predicted(logprobs_A=torch.cat(logprobs), entropy_A=torch.cat(entropies), values_A=values_A)
+        logprobs_A, entropy_A = self.model.chosen_logprobs(
+            hidden_AD,
+            token_A,
+            banned_N=self._banned_N,
+            temperature=self.config.temperature,
+            chunk_elements=self.config.head_elements,
+        )
+        values_A = self.critic.values(layout, hidden_AD) if self.critic and torch.is_grad_enabled() else None
+        return Predicted(logprobs_A=logprobs_A, entropy_A=entropy_A, values_A=values_A)
 
     def _only_values(self, layout: Layout) -> Tensor:
-        assert self.value_head is not None
-        values_A: Tensor = self.value_head(self._reader.hidden(layout))
-        return values_A
-
-    def _head(self, hidden_AD: Tensor, token_A: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs_AV = self.model.logprobs(hidden_AD, self._ban_V, self.config.temperature)
-        # 0 * -inf of a banned token would be NaN, forwards and backwards.
-        surprise_AV = logprobs_AV.masked_fill(self._ban_V == -torch.inf, 0.0)
-        entropy_A = -(logprobs_AV.exp() * surprise_AV).sum(-1)
-        return logprobs_AV.gather(-1, token_A[:, None])[:, 0], entropy_A
+        assert self.critic is not None
+        return self.critic.values(layout, None if self.critic.trunk is not None else self._reader.hidden(layout))
 
     def _step(self, tally: Tally) -> None:
-        """Clip and step, or skip if anything is not finite."""
-        groups = self._optimizer.param_groups
-        self._masters.take_gradients()
-        norms = [nn.utils.clip_grad_norm_(group["params"], self.config.max_grad_norm) for group in groups]
-        if all(bool(torch.isfinite(norm)) for norm in norms):
-            self._num_steps += 1
-            for group in groups:
-                group["lr"] = group["peak"] * min(1.0, self._num_steps / max(1, self.config.warmup_steps))
-            self._optimizer.step()
-            self._masters.hand_out()
-            tally.grad_norms.append(float(norms[0]))
-        else:
+        """Step, or skip if anything is not finite."""
+        norm = self._stepper.step()
+        if norm is None:
             tally.num_skipped += 1
+        else:
+            tally.grad_norms.append(norm)
         tally.num_minibatches += 1
-        self._optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's weights, as tensors and plain values."""
         return {
-            "optimizer": self._optimizer.state_dict(),
-            "masters": self._masters.state(),
-            "num_steps": self._num_steps,
+            "stepper": self._stepper.state_dict(),
             "generator": self._generator.get_state(),
-            "value_head": None if self.value_head is None else self.value_head.state_dict(),
+            "critic": None if self.critic is None else self.critic.state_dict(),
+            "reference": None if self._reference is None else self._reference.fingerprint(),
+            "frozen": frozen_fingerprint(self.model.module),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; the model's weights are loaded separately."""
-        if (state["value_head"] is None) != (self.value_head is None):
-            raise ValueError("the saved learner and this one differ in whether they keep a value head")
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._masters.load(state["masters"])
-        self._num_steps = int(state["num_steps"])
+        """Continue from a saved state; the model's weights are loaded separately.
+
+        Raises:
+            ValueError: It is the state of another learner, or weights that are not in it are no longer what they were.
+        """
+        if (state["critic"] is None) != (self.critic is None):
+            raise ValueError("the saved learner and this one differ in whether they keep a critic")
+        if state["frozen"] != frozen_fingerprint(self.model.module):
+            raise ValueError("what is frozen is not what it was when this state was saved: the base model has changed")
+        if self._reference is not None and state["reference"] != self._reference.fingerprint():
+            raise ValueError("the reference policy is not what it was when this state was saved: the model has changed")
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+        self._stepper.load_state_dict(state["stepper"])
         self._generator.set_state(state["generator"])
-        if self.value_head is not None:
-            self.value_head.load_state_dict(state["value_head"])
+
+
+def _stepper(parts: Sequence[Part], config: LearnerConfig, *, fused: bool) -> Stepper:
+    schedule = Schedule(
+        shape=config.schedule,
+        warmup_steps=config.warmup_steps,
+        num_steps=config.num_steps,
+        least_share=config.least_share,
+    )
+    return Stepper(
+        parts,
+        schedule,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        fused=fused,
+    )

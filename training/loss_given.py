@@ -52,6 +52,14 @@ class LossGiven:
         )
         return weights_T
 
+    def heard(self, weights_T: Tensor) -> Tensor:
+        """Tokens whose loss pulls at anything, [T] bool."""
+        terms, algorithm = self.objective.terms, self.objective.algorithm
+        charged = terms.entropy_weight != 0.0 or (terms.kl != "none" and terms.kl_in == "loss")
+        if charged or self.credit.returns_T is not None or not algorithm.silent_at_zero:
+            return weights_T > 0
+        return (weights_T > 0) & (self.credit.advantages_T != 0)
+
     def loss_in(self, action_A: Tensor, episode_A: Tensor, predicted: Predicted, weights_T: Tensor) -> LossIn:
         """The columns of these tokens, on the device of the predictions."""
         device = predicted.logprobs_A.device
@@ -79,7 +87,10 @@ class LossGiven:
         )
 
 
-def counted(stems: Sequence[Stem], weights_T: Tensor) -> list[Stem]:
-    """The stems without episodes that carry no loss: those need not be read."""
-    kept = [tuple(one for one in stem.branches if weights_T[one.first_action_T] > 0) for stem in stems]
+def speaking(stems: Sequence[Stem], heard_T: Tensor) -> list[Stem]:
+    """The stems without episodes that no one hears: those need not be read."""
+    kept = [
+        tuple(one for one in stem.branches if heard_T[one.first_action_T : one.first_action_T + len(one.actions)].any())
+        for stem in stems
+    ]
     return [Stem(branches=branches) for branches in kept if branches]

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from visualzoom.agents.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Base, base_of
 from visualzoom.agents.chat import NOTE
 from visualzoom.training.config import PRESETS, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.config_file import load_config, nearest
@@ -57,6 +58,13 @@ def model_folder(name: str) -> Path:
         f"--model {name}: no such model; give {BUILT_IN!r}, a folder with a checkpoint, a run folder, or a hub id such "
         f"as {HUB_EXAMPLE}.{nearest(name, known)}"
     )
+
+
+def base_named(name: str, folder: Path) -> Base:
+    """How an adapter of this model shall name it: by hub id and commit, or by the absolute path of its folder."""
+    if name == BUILT_IN or Path(name).expanduser().is_dir():
+        return Base(name=str(folder.resolve()))
+    return Base(name=name, revision=folder.name)  # the hub's cache keeps each commit in a folder of that name
 
 
 def built_in_folder() -> Path:
@@ -136,19 +144,28 @@ def _in_run(path: Path) -> Path:
 
 
 def _checked(folder: Path) -> Path:
-    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
+    needed = (ADAPTER_WEIGHTS if is_adapter else "config.json", "tokenizer.json")
+    missing = [name for name in needed if not (folder / name).is_file()]
     if missing or not any(folder.glob("*.safetensors")):
         lacks = ", ".join(missing or ["*.safetensors"])
         raise UsageError(f"the folder {folder} holds no model: {lacks} is not there")
+    try:
+        base = base_of(folder)
+    except (OSError, LookupError) as problem:
+        raise UsageError(str(problem)) from problem
+    if base is not None and not base.is_folder:
+        _from_hub(base.name, base.revision)
     return folder
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download  # slow to import
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as problem:
         first_line = str(problem).strip().splitlines()[0]
         raise UsageError(

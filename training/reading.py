@@ -16,8 +16,16 @@ from torch import Tensor
 
 from visualzoom.agents.model import VLModel, visual_of
 from visualzoom.agents.model_attention import Tree
-from visualzoom.agents.model_prefix import KeyValues, PrefixRecorder, PrefixStore
-from visualzoom.training.layout import Layout, Placed, lay_out, lay_out_prefix, lay_out_rows, lay_out_tails
+from visualzoom.agents.model_prefix import KeyValues
+from visualzoom.training.layout import (
+    Layout,
+    Placed,
+    SharedPrompt,
+    lay_out,
+    lay_out_prefix,
+    lay_out_rows,
+    lay_out_tails,
+)
 from visualzoom.training.pack import Branch, Stem
 
 Reading = Literal["shared", "plain"]
@@ -51,34 +59,34 @@ class Reader:
             else:
                 yield from self._tails(run[0])
 
-    def hidden(self, layout: Layout) -> Tensor:
-        """Hidden states that predict the actions, [A, D]."""
-        hidden_ND = self._read(layout.placed, layout.tree, layout.prefix)
-        if layout.prefix is not None:
-            hidden_ND = torch.cat([layout.prefix.last_1D, hidden_ND])
+    def hidden(self, layout: Layout, model: VLModel | None = None) -> Tensor:
+        """Hidden states that predict the actions, [A, D]; of another model of the same build if one is given."""
+        model = model or self.model
+        prefix = None if layout.prompt is None else layout.prompt.store(model)
+        hidden_ND = _read(model, layout.placed, prefix, layout.tree)
+        if prefix is not None:
+            hidden_ND = torch.cat([prefix.last_1D, hidden_ND])
         return hidden_ND.index_select(0, layout.source_A)
 
     def _tails(self, stem: Stem) -> Iterator[Layout]:
         """The prompt once, its tails in passes, then the prompt's backward pass."""
-        recorder = PrefixRecorder()
-        prefix = PrefixStore(recorder, self._read(lay_out_prefix(stem, self.model), None, recorder)[-1:])
+        prompt = SharedPrompt(lay_out_prefix(stem, self.model), _read)
         num_tokens_before = stem.num_prefix
         ordered = sorted(stem.branches, key=lambda branch: branch.num_tail)  # also: empty tails join the first real one
         for run in _runs(ordered, _num_tail_tokens, self.budget_tokens):
-            yield lay_out_tails(run, prefix, self.model, num_tokens_before=num_tokens_before)
+            yield lay_out_tails(run, prompt, self.model, num_tokens_before=num_tokens_before)
             num_tokens_before = 0
-        prefix.backward()
+        prompt.backward()
 
-    def _read(self, placed: Placed, tree: Tree | None, prefix: KeyValues | None) -> Tensor:
-        """Last hidden states of all places, rows after one another, [N, D]."""
-        visual = None
-        if placed.spans:
-            features = self.model.encode([span.image for _, span in placed.spans])
-            visual = visual_of(features, placed.spans, self.model.device)
-        hidden_BND = self.model.hidden(
-            placed.token_ids_BN, placed.positions_3BN, visual=visual, tree=tree, prefix=prefix
-        )
-        return hidden_BND.flatten(0, 1)
+
+def _read(model: VLModel, placed: Placed, prefix: KeyValues | None, tree: Tree | None = None) -> Tensor:
+    """Last hidden states of all places, rows after one another, [N, D]."""
+    visual = None
+    if placed.spans:
+        features = model.encode([span.image for _, span in placed.spans])
+        visual = visual_of(features, placed.spans, model.device)
+    hidden_BND = model.hidden(placed.token_ids_BN, placed.positions_3BN, visual=visual, tree=tree, prefix=prefix)
+    return hidden_BND.flatten(0, 1)
 
 
 def _runs(items: Iterable[Item], size: Callable[[Sequence[Item]], int], budget: int) -> Iterator[list[Item]]:

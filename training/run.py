@@ -14,11 +14,13 @@ from typing import Any, cast
 
 import torch
 
+from visualzoom.agents.model import VLModel
 from visualzoom.agents.pool import EnvPool
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.rollout import Played
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.objective import Objective
+from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.state import Stateful
 from visualzoom.algorithms.terms import Terms
 from visualzoom.envs.parts import open_protocol
@@ -26,14 +28,13 @@ from visualzoom.envs.records import TaskSource
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 from visualzoom.evaluation.pictures import save_episode
-from visualzoom.training.assemble import OpenModel, make_agent, make_algorithm, make_trackers, open_model
+from visualzoom.training.assemble import OpenModel, make_agent, make_algorithm, make_trackers, open_model, open_new
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
 from visualzoom.training.gather import Gathered
 from visualzoom.training.learner import Learner, LearnerConfig, LearnerReport
 from visualzoom.training.metrics import MetricsLog, Row, read_metrics
-from visualzoom.training.models import write_note
 from visualzoom.training.run_folder import RunFolder
 from visualzoom.training.summary import Evaluations
 from visualzoom.training.threads import choose_threads, set_threads
@@ -130,11 +131,7 @@ class Run:
         )
 
     def _save_model(self, folder: Path) -> None:
-        """Weights, and beside them the files of the tokenizer and the image processor as they were."""
-        for name, content in self.opened.side_files.items():
-            (folder / name).write_bytes(content)
-        write_note(folder, coordinates=coordinates_of(self.config.world, self.opened.renderer))
-        self.opened.model.module.save_pretrained(folder)
+        self.opened.save(folder, coordinates=coordinates_of(self.config.world, self.opened.renderer))
 
     def close(self) -> None:
         """Write what is left and let the environments go."""
@@ -156,7 +153,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         check_resumable(config, checkpoint.config(), checkpoint=checkpoint.folder)
     algorithm = make_algorithm(config.algorithm, config.algorithm_options)
     source = open_source(config.world)
-    opened = open_model(config.model if checkpoint is None else str(checkpoint.folder), config.machine)
+    opened = open_new(config) if checkpoint is None else open_model(str(checkpoint.folder), config.machine)
     make_env = env_maker(config.world, source, onlooker=opened.renderer)
     policy = opened.policy()
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
@@ -168,14 +165,20 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         agent=_agent(config, policy, opened, temperature=config.policy.temperature),
         source=source,
         envs=open_pool(make_env, config.world, env_workers=config.env_workers, num_threads=num_threads),
-        learner=_learner(config, opened, with_values=algorithm.needs_values),
+        learner=_learner(
+            config, opened, algorithm, reference=_reference(config, opened, resumed=checkpoint is not None)
+        ),
         objective=Objective(algorithm=algorithm, terms=with_length(config)),
         checkpoints=checkpoints,
         metrics=_metrics(config, folder, checkpoint),
         num_threads=num_threads,
     )
     if checkpoint is not None:
-        _restore(run, checkpoint)
+        try:
+            _restore(run, checkpoint)
+        except UsageError:
+            run.close()
+            raise
     return run
 
 
@@ -197,24 +200,39 @@ def _agent(
     )
 
 
-def _learner(config: TrainConfig, opened: OpenModel, *, with_values: bool) -> Learner:
+def _reference(config: TrainConfig, opened: OpenModel, *, resumed: bool) -> VLModel | None:
+    """The weights that the run began with, if a KL term asks for them; of adapters the base, which is there already."""
+    if config.terms.kl == "none":
+        return None
+    return open_model(config.model, config.machine).model if resumed and not config.learn.lora_rank else opened.model
+
+
+def _learner(config: TrainConfig, opened: OpenModel, algorithm: Algorithm, reference: VLModel | None) -> Learner:
     learn = config.learn
     return Learner(
         opened.model,
         LearnerConfig(
             learning_rate=learn.learning_rate,
+            critic=learn.critic,
             value_learning_rate=learn.value_learning_rate,
+            critic_learning_rate=learn.critic_learning_rate,
             warmup_steps=learn.warmup_steps,
+            schedule=learn.schedule,
+            num_steps=config.steps * algorithm.num_epochs * algorithm.num_minibatches,
+            least_share=learn.min_learning_rate_share,
             weight_decay=learn.weight_decay,
             max_grad_norm=learn.max_grad_norm,
             temperature=config.policy.temperature,
             budget_tokens=learn.micro_batch_tokens,
             reading=learn.reading,
+            checkpoint_layers=learn.checkpoint_layers,
             freeze_vision=learn.freeze_vision,
+            freeze=learn.freeze,
             seed=config.seed,
         ),
         banned_ids=opened.renderer.banned_ids,
-        with_values=with_values,
+        with_values=algorithm.needs_values,
+        reference=reference,
     )
 
 
@@ -234,7 +252,10 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
             f"{checkpoint.folder} was trained with {saved['num_threads']} threads and this run has {run.num_threads}: "
             f"sums would round differently. Pass --num-threads {saved['num_threads']}"
         )
-    run.learner.load_state_dict(saved["learner"])
+    try:
+        run.learner.load_state_dict(saved["learner"])
+    except ValueError as problem:
+        raise UsageError(f"{checkpoint.folder} can't be gone on from: {problem}") from problem
     if isinstance(run.objective.algorithm, Stateful):
         run.objective.algorithm.load_state_dict(saved["algorithm"])
     values = saved["run"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visualzoom.evaluation.measure import Measures
-from visualzoom.training.run_folder import RunFolder
+from visualzoom.training.run_folder import RunFolder, saved_config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,10 +122,17 @@ def last_words(summary: Summary, folder: RunFolder) -> str:
             f"  {folder.curves}   the curves",
             *([f"  {folder.episodes}   what the model saw and said, with its boxes drawn"] * folder.episodes.exists()),
             f"  {program} eval --model {folder.path}",
-            f"  {program} train --resume {folder.path} --steps {2 * s.updates}   to go on",
+            *_to_go_on(folder, s.updates),
             f"  {program.removesuffix('visualzoom')}tensorboard --logdir {folder.path}",
         )
     )
+
+
+def _to_go_on(folder: RunFolder, num_updates: int) -> tuple[str, ...]:
+    """The command that trains further; none where the learning rate has fallen to its end."""
+    if saved_config(folder.path).learn.schedule != "constant":
+        return ()
+    return (f"  {own_name()} train --resume {folder.path} --steps {2 * num_updates}   to go on",)
 
 
 def own_name() -> str:

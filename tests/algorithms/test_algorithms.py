@@ -140,6 +140,17 @@ def test_what_stands_at_tokens_without_weight_changes_nothing(make: Make, turns:
     check_tokens_without_weight_change_nothing(Objective(algorithm=make()), make_given(turns), junk)
 
 
+@every
+@given(turns=episodes, drift=st.sampled_from([0.0, 0.4, 3.0]))
+def test_who_says_so_is_silent_where_the_advantage_is_0(make: Make, turns: list[list[int]], drift: float) -> None:
+    algorithm, batch = make(), make_given(turns)
+    given_loss = loss_in(batch, algorithm.credit(batch), drift=drift, aggregation=algorithm.aggregation)
+    quiet_T = batch.episode_T % 2 == 0
+    given_loss = replace(given_loss, advantages_T=torch.where(quiet_T, 0.0, given_loss.advantages_T))
+    assert algorithm.silent_at_zero is not algorithm.needs_values
+    assert not gradient_of(Objective(algorithm=algorithm), given_loss)[quiet_T].any()
+
+
 @pytest.mark.parametrize("make", GROUP_RELATIVE.values(), ids=GROUP_RELATIVE)
 def test_groups_without_spread_give_a_gradient_of_exactly_zero(make: Make) -> None:
     algorithm = make()

@@ -124,7 +124,7 @@ def processed(family: str, images: list[Any]) -> dict[str, Tensor]:
     """What transformers' own image processor makes of the pixels."""
     shape = model_of(family).shape
     processor = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 100},
+        size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 400},
         image_mean=list(shape.mean),
         image_std=list(shape.std),
     )

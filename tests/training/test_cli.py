@@ -69,6 +69,19 @@ def exit_code(*arguments: str) -> int:
         (["train", "--data", "absent.jsonl"], "there is no such file"),
         (["train", "--learning-rat", "1"], "--learning-rate"),
         (["train", "--learning-rate", "-1"], "positive number"),
+        (["train", "--freeze", "model.vision.*"], "Did you mean 'model.visual.*'"),
+        (["train", "--freeze", "*"], "nothing is left to train"),
+        (["train", "--lora-rank", "2", "--lora-targets", "q_porj"], "--lora-targets 'q_porj' is no linear layer"),
+        (["train", "--lora-rank", "2", "--freeze", "*lora*"], "nothing is left to train"),
+        (["train", "--lora-targets", "q_proj"], "without adapters; give a lora_rank"),
+        (["train", "--lora-rank", "-1"], "lora_rank is -1"),
+        (["train", "--schedule", "linaer"], "linear"),
+        (["train", "--min-learning-rate-share", "0.1"], "a constant rate never falls"),
+        (["train", "--schedule", "cosine", "--min-learning-rate-share", "2"], "it must be from 0 to 1"),
+        (["train", "--critic", "shared"], "--critic shared: grpo has no critic; say --algorithm ppo"),
+        (["train", "--algorithm", "ppo", "--critic-learning-rate", "1"], "choose critic separate"),
+        (["export", "--model", "tinny", "--out", "new"], "Did you mean 'tiny'"),
+        (["export", "--model", "tiny", "--out", "examples"], "is no empty folder"),
         (["train", "--device", "gpu"], "cuda"),
         (["train", "--config", "absent.json"], "absent.json"),
         (["train", "--config"], "config.json"),
@@ -140,7 +153,7 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path, capsys: pytest.Ca
     assert len(unseen(500, source)) == 1 and len(unseen(500, open_source(WorldConfig()))) == 500
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "ask", "play"])
+@pytest.mark.parametrize("command", ["train", "eval", "ask", "play", "export"])
 def test_help_names_every_flag_with_what_it_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(command, "--help") == 0
     assert "--" in capsys.readouterr().out

@@ -85,6 +85,13 @@ def test_resuming_names_every_field_that_differs() -> None:
         check_resumable(asked, saved, checkpoint=Path("runs/x"))
 
 
+def test_a_run_whose_learning_rate_falls_keeps_its_length() -> None:
+    saved = TrainConfig(learn=LearnConfig(schedule="cosine"))
+    with pytest.raises(UsageError, match="steps is 160, the checkpoint has 80: its cosine schedule falls over these"):
+        check_resumable(dataclasses.replace(saved, steps=160), saved, checkpoint=Path("runs/x"))
+    check_resumable(dataclasses.replace(saved, out=Path("b")), saved, checkpoint=Path("runs/x"))
+
+
 def test_resuming_may_change_how_long_and_what_is_kept() -> None:
     saved = TrainConfig()
     report = dataclasses.replace(saved.report, checkpoint_every=3)

@@ -3,128 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learners import PROMPTS, PolicyGradient, assert_equal_gradients, gradients, make_batch, make_learner, update
 from torch import Tensor
 
-from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_testing import (
     BANNED_IDS,
     FAMILIES,
-    STOP_IDS,
     observe,
-    open_ledger,
     random_image,
     random_module,
     reply,
 )
 from visualzoom.agents.model_vision import Stack
-from visualzoom.agents.records import GenerateRequest, Sampling
-from visualzoom.agents.transformers_policy import TransformersPolicy
-from visualzoom.algorithms.objective import Objective
-from visualzoom.algorithms.records import Algorithm, Credit, CreditIn, LossIn, LossOutput, Rule
+from visualzoom.algorithms.grpo import GRPO
+from visualzoom.algorithms.records import Credit, LossIn, LossOutput
+from visualzoom.algorithms.terms import Terms
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.learner_report import LearnerReport, Tally
-from visualzoom.training.loss_given import LossGiven
 from visualzoom.training.pack import Batch, pack
-
-PROMPTS = (
-    open_ledger(1, random_image(0, 2, 3), 8, 9),
-    open_ledger(1, 7, random_image(1, 1, 2), random_image(0, 2, 3), 8, 9, 10, 11),
-    open_ledger(1, 12),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyGradient(Rule):
-    """The plainest algorithm: -A log p, and whatever a test adds to it."""
-
-    needs_values: bool = False  # type: ignore[misc]
-    scale: float = 1.0
-    entropy: float = 0.0
-
-    def credit(self, given: CreditIn) -> Credit:
-        return Credit(advantages_T=given.rewards_E[given.episode_T])
-
-    def loss(self, given: LossIn) -> LossOutput:
-        assert given.entropy_T is not None
-        losses_T = -(given.advantages_T * given.logprobs_T) - self.entropy * given.entropy_T
-        if given.values_T is not None:
-            losses_T = losses_T + (given.values_T - given.advantages_T).square()
-        return LossOutput(losses_T=self.scale * losses_T, metrics_T={"tokens": torch.ones_like(losses_T)})
-
-
-def update(
-    learner: Learner,
-    batch: Batch,
-    advantages_T: Tensor,
-    algorithm: Algorithm | None = None,
-    values_T: Tensor | None = None,
-) -> LearnerReport:
-    """One update with made-up advantages."""
-    objective = Objective(algorithm=algorithm or PolicyGradient())
-    return learner.update(batch, Credit(advantages_T=advantages_T), objective, values_T=values_T)
-
-
-def make_learner(family: str = "qwen3_vl", *, seed: int = 0, with_values: bool = False, **fields: Any) -> Learner:
-    config = LearnerConfig(**{"learning_rate": 1e-2, "warmup_steps": 0, **fields})
-    return Learner(VLModel(random_module(family, seed)), config, banned_ids=BANNED_IDS, with_values=with_values)
-
-
-def play(model: VLModel, siblings: int = 4, temperature: float = 1.0) -> list[TokenLedger]:
-    """Two turns of siblings of several prompts, some with a second image; every third ends after one turn."""
-    policy = TransformersPolicy(model, stop_ids=STOP_IDS, banned_ids=BANNED_IDS)
-    ledgers = dict(enumerate(prompt for prompt in PROMPTS for _ in range(siblings)))
-    for turn in range(2):
-        playing = [i for i in ledgers if turn == 0 or i % 3]
-        if turn:
-            for i in playing:
-                ledgers[i] = observe(ledgers[i], 13, *([random_image(i, 1, 2)] if i % 2 else []), 14)
-        requests = [GenerateRequest(episode_id=str(i), ledger=ledgers[i], seed=9 * i + turn) for i in playing]
-        completions = policy.generate(requests, Sampling(temperature=temperature, max_tokens=6))
-        for i, completion in zip(playing, completions, strict=True):
-            ledgers[i] = ledgers[i].with_completion(completion)
-    return list(ledgers.values())
-
-
-def make_batch(model: VLModel, temperature: float = 1.0, order: Sequence[int] | None = None) -> Batch:
-    ledgers = play(model, temperature=temperature)
-    rewards = [float(x) for x in np.random.default_rng(3).normal(size=len(ledgers))]
-    order = range(len(ledgers)) if order is None else order
-    return pack([ledgers[i] for i in order], [rewards[i] for i in order], [0] * len(ledgers))
-
-
-def gradients(learner: Learner, batch: Batch, algorithm: PolicyGradient | None = None) -> dict[str, Tensor]:
-    """Gradient of the loss on the whole batch, before clipping."""
-    objective = Objective(algorithm=algorithm or PolicyGradient())
-    given = LossGiven(
-        batch=batch,
-        credit=objective.credit(batch.credit_in()),
-        objective=objective,
-        values_T=None,
-        reference_logprobs_T=None,
-        old_logprobs_T=None,
-    )
-    learner._accumulate(given, batch.stems, Tally())
-    return {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        for name, parameter in learner.model.module.named_parameters()
-    }
-
-
-def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 2e-6) -> None:
-    scale = max(float(gradient.abs().max()) for gradient in one.values())
-    for name, gradient in one.items():
-        torch.testing.assert_close(gradient, other[name], atol=atol * max(1.0, scale), rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -133,6 +38,14 @@ def test_sampler_and_learner_agree(family: str, temperature: float) -> None:
     learner = make_learner(family, temperature=temperature)
     batch = make_batch(learner.model, temperature)
     torch.testing.assert_close(learner.logprobs(batch), batch.behaviour_logprobs_T, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sampler_and_learner_agree_when_layers_are_computed_again(family: str) -> None:
+    learner = make_learner(family, checkpoint_layers=True)
+    batch = make_batch(learner.model)
+    torch.testing.assert_close(learner.logprobs(batch), batch.behaviour_logprobs_T, atol=1e-5, rtol=1e-5)
+    assert update(learner, batch, torch.ones(batch.num_actions), PolicyGradient()).num_optimizer_steps == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -154,21 +67,22 @@ def test_small_steps_add_up_in_half_precision_and_go_on_bit_for_bit() -> None:
         for _ in range(2)
     )
     batch = pack([reply(PROMPTS[0], [20, 21])], [1.0], [0])
-    before = [one.detach().clone() for one in learner._masters.stepped]
+    before = [one.detach().clone() for one in learner._stepper.masters.stepped]
     for step in range(40):
         update(learner, batch, torch.ones(batch.num_actions), PolicyGradient())
         if step == 19:
             resumed.model.module.load_state_dict(learner.model.module.state_dict())
             resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
     moved = max(
-        float((one.detach() - old).abs().max()) for one, old in zip(learner._masters.stepped, before, strict=True)
+        float((one.detach() - old).abs().max())
+        for one, old in zip(learner._stepper.masters.stepped, before, strict=True)
     )
     assert moved == pytest.approx(4e-5, rel=0.1)
-    for parameter, stepped in zip(learner.model.module.parameters(), learner._masters.stepped, strict=True):
+    for parameter, stepped in zip(learner.model.module.parameters(), learner._stepper.masters.stepped, strict=True):
         assert torch.equal(parameter, stepped.to(torch.bfloat16))
     for _ in range(20):
         update(resumed, batch, torch.ones(batch.num_actions), PolicyGradient())
-    for one, other in zip(learner._masters.stepped, resumed._masters.stepped, strict=True):
+    for one, other in zip(learner._stepper.masters.stepped, resumed._stepper.masters.stepped, strict=True):
         assert torch.equal(one, other)
 
 
@@ -232,7 +146,6 @@ def test_what_the_environment_shows_after_the_last_reply_changes_nothing() -> No
 def test_gradient_equals_finite_differences(family: str) -> None:
     learner = make_learner(family)
     learner.model.module.double()
-    learner._ban_V = learner._ban_V.double()
     batch = pack(
         [reply(observe(reply(p, [20, 21]), 13, random_image(5, 1, 2)), [22]) for p in PROMPTS], [1.0, 2.0, 0.5], [0] * 3
     )
@@ -278,6 +191,18 @@ def test_silent_advantages_give_exactly_no_gradient() -> None:
     assert report.grad_norm == 0.0
 
 
+def test_episodes_that_pull_at_nothing_are_not_read_unless_something_is_charged() -> None:
+    batch = make_batch(make_learner().model)
+    credit = Credit(advantages_T=torch.where(batch.episode_T % 4 == 0, 1.0, 0.0))
+    whole, heard = Tally(), Tally()
+    expected, found = (
+        gradients(make_learner(), batch, GRPO(), credit=credit, terms=terms, tally=tally)
+        for terms, tally in ((Terms(entropy_weight=1e-30), whole), (Terms(), heard))
+    )
+    assert heard.num_tokens_read < 0.7 * whole.num_tokens_read
+    assert_equal_gradients(expected, found)
+
+
 def test_epochs_and_mini_batches_are_optimizer_steps_over_every_token() -> None:
     learner = make_learner()
     batch = make_batch(learner.model)
@@ -316,17 +241,25 @@ def test_a_frozen_tower_stays_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_frozen_tower_encodes_each_image_once_and_changes_no_other_gradient(family: str) -> None:
-    learner, frozen = make_learner(family), make_learner(family, freeze_vision=True)
-    batch = make_batch(learner.model)
-    make_batch(frozen.model)  # its sampler has seen the images
+@pytest.mark.parametrize("fields", [{}, {"budget_tokens": 20}, {"reading": "plain"}])
+def test_a_frozen_tower_encodes_each_image_once_and_changes_no_other_gradient(
+    family: str, fields: dict[str, Any]
+) -> None:
+    """Once for sampler and learner together, siblings and later turns and further updates included."""
+    learner, frozen = make_learner(family), make_learner(family, freeze_vision=True, **fields)
+    tower, encoded = frozen.model._tower, Counter[str]()
 
-    def tower(stack: Stack, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
-        raise AssertionError("an image was encoded again")
+    def counted(stack: Stack, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
+        encoded.update(list(stack.starts))
+        return tower(stack, device)
 
-    frozen.model._tower = tower
+    frozen.model._tower = counted
+    batch = make_batch(frozen.model)
     expected = {name: g for name, g in gradients(learner, batch).items() if ".visual." not in name}
     assert_equal_gradients(expected, gradients(frozen, batch))
+    update(frozen, batch, torch.ones(batch.num_actions), PolicyGradient(num_epochs=2))
+    shown = {span.image.key for stem in batch.stems for branch in stem.branches for span in branch.ledger.image_spans}
+    assert len(shown) == 5 and encoded == Counter(shown)
 
 
 def test_a_resumed_learner_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -370,5 +303,5 @@ def test_wrong_advantages_and_missing_values_are_refused() -> None:
         update(learner, batch, torch.ones(2), PolicyGradient())
     with pytest.raises(ValueError, match="with_values=True"):
         learner.values(batch)
-    with pytest.raises(ValueError, match="value head"):
+    with pytest.raises(ValueError, match="whether they keep a critic"):
         learner.load_state_dict(make_learner(with_values=True).state_dict())

@@ -14,10 +14,10 @@ from ragged import IMAGES, assert_same, batches, logprobs, model_of, play, read,
 from torch import Tensor
 
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_testing import FAMILIES, open_ledger, random_module
+from visualzoom.agents.model_testing import FAMILIES, open_ledger, random_image, random_module
 from visualzoom.training.layout import Layout
 from visualzoom.training.pack import Batch, Stem, pack
-from visualzoom.training.reading import Reader
+from visualzoom.training.reading import Reader, Reading
 
 WHOLE = 10**6
 PROMPT = open_ledger(1, IMAGES[3], 8, 9)
@@ -45,6 +45,16 @@ def test_shared_prompts_give_the_gradient_of_plain_padded_rows(batch: Batch, bud
     model = model_of(family)
     plain = Reader(model, budget_tokens=budget_tokens, reading="plain")
     assert_same(read(plain, batch), read(Reader(model, budget_tokens=budget_tokens), batch))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_large_image_is_shared_with_the_same_gradient(family: str) -> None:
+    """Its tails stand behind one copy of its keys: see layout_tree.py."""
+    prompt = open_ledger(1, random_image(0, 15, 18), 8, 9)
+    batch = pack([play(prompt, *turns) for turns in TAILS], [1.0, 2.0, 3.0, 4.0], [0] * 4)
+    expected = stock_read(family, "sdpa", batch)
+    for budget_tokens in (12, WHOLE):
+        assert_same(expected, read(Reader(model_of(family), budget_tokens=budget_tokens), batch))
 
 
 @given(batch=batches(), family=st.sampled_from(FAMILIES), attention=st.sampled_from(["eager", "sdpa"]))
@@ -100,6 +110,35 @@ def test_large_groups_are_read_without_gradient_too(family: str) -> None:
         torch.testing.assert_close(logprobs_T, expected_T)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("budget_tokens", "reading"), [(WHOLE, "shared"), (12, "shared"), (WHOLE, "plain")])
+def test_layers_that_are_computed_again_keep_less_and_give_the_same_gradient(
+    family: str, budget_tokens: int, reading: Reading
+) -> None:
+    kept: list[int] = []
+    calls: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    model = VLModel(random_module(family))
+    model.language.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    reader = Reader(model, budget_tokens=budget_tokens, reading=reading)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        expected = read(reader, make_batch())
+    num_kept, num_calls = sum(kept), len(calls)
+    kept.clear()
+    calls.clear()
+    model.checkpoint_layers()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        found = read(reader, make_batch())
+    assert torch.equal(expected[0], found[0])
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in expected[1].items())
+    assert len(calls) == 2 * num_calls and sum(kept) < num_kept / 2
+    assert not any(module.training for module in model.module.modules())
+
+
 class FirstTokenOffByOne(Reader):
     """The first token of every sibling is predicted by itself."""
 
@@ -129,8 +168,8 @@ class SiblingsSeen(Reader):
 class FirstTokenUntrained(Reader):
     """The first token of every sibling is predicted rightly, but teaches nothing."""
 
-    def hidden(self, layout: Layout) -> Tensor:
-        hidden_AD = super().hidden(layout)
+    def hidden(self, layout: Layout, model: VLModel | None = None) -> Tensor:
+        hidden_AD = super().hidden(layout, model)
         return torch.where((layout.source_A == 0)[:, None], hidden_AD.detach(), hidden_AD)
 
 
