@@ -100,30 +100,23 @@ def lay_out_prefix(stem: Stem, model: VLModel) -> Placed:
 def lay_out(stems: Sequence[Stem], model: VLModel) -> Layout:
     """Whole stems in one row without padding: prompts first, then every tail."""
     branches = [branch for stem in stems for branch in stem.branches]
-    stem_B = np.repeat(np.arange(len(stems)), [len(stem.branches) for stem in stems])
-    prefix_lengths = np.array([stem.num_prefix for stem in stems])
-    tail_lengths = np.array([branch.num_tail for branch in branches])
-    *starts, num_tokens = np.cumsum([0, *prefix_lengths, *tail_lengths])
-    prefix_starts, tail_starts = np.array(starts[: len(stems)]), np.array(starts[len(stems) :])
+    row = Row.of(
+        np.array([stem.num_prefix for stem in stems]),
+        np.array([branch.num_tail for branch in branches]),
+        np.repeat(np.arange(len(stems)), [len(stem.branches) for stem in stems]),
+    )
     pieces = [
         _Piece(branch=stem.branches[0], first=0, stop=stem.num_prefix, start=int(start))
-        for stem, start in zip(stems, prefix_starts, strict=True)
+        for stem, start in zip(stems, row.prefix_starts_P, strict=True)
     ]
     pieces += [
         _Piece(branch=branch, first=branch.num_prefix, stop=branch.num_tokens, start=int(start))
-        for branch, start in zip(branches, tail_starts, strict=True)
+        for branch, start in zip(branches, row.tail_starts_B, strict=True)
     ]
-    lasts = prefix_starts + prefix_lengths - 1
-    sources = [_sources(*given) for given in zip(branches, lasts[stem_B], tail_starts, strict=True)]
-    row = Row(
-        prefix_starts_P=prefix_starts,
-        prefix_lengths_P=prefix_lengths,
-        tail_starts_B=tail_starts,
-        tail_lengths_B=tail_lengths,
-        stem_B=stem_B,
-    )
+    lasts_B = (row.prefix_starts_P + row.prefix_lengths_P - 1)[row.stem_B]
+    sources = [_sources(*given) for given in zip(branches, lasts_B, row.tail_starts_B, strict=True)]
     return Layout(
-        placed=_place(pieces, 1, int(num_tokens), model),
+        placed=_place(pieces, 1, row.num_tokens, model),
         tree=make_tree(row, device=model.device, dtype=model.dtype),
         source_A=torch.from_numpy(np.concatenate(sources)).to(model.device),
         action_A=_actions(branches),

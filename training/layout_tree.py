@@ -36,6 +36,22 @@ class Row:
     stem_B: Ints
     """The prompt of each tail."""
 
+    @classmethod
+    def of(cls, prefix_lengths_P: Ints, tail_lengths_B: Ints, stem_B: Ints) -> Row:
+        """All prompts, then all tails, without gaps."""
+        starts = np.cumsum([0, *prefix_lengths_P, *tail_lengths_B])[:-1]
+        return cls(
+            prefix_starts_P=starts[: len(prefix_lengths_P)],
+            prefix_lengths_P=prefix_lengths_P,
+            tail_starts_B=starts[len(prefix_lengths_P) :],
+            tail_lengths_B=tail_lengths_B,
+            stem_B=stem_B,
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.prefix_lengths_P.sum() + self.tail_lengths_B.sum())
+
     def long_stems(self) -> list[int]:
         """Prompts so long that a copy for each tail costs more than masking their tails from each other."""
         num_stems = len(self.prefix_lengths_P)
@@ -65,7 +81,7 @@ def make_tree(row: Row, *, device: torch.device, dtype: torch.dtype) -> Tree:
     grids = [_side_by_side(row, tails, prefix_PL, prefix_real_PL) for tails in _alike(short_B)]
     grids += [_one_after_another(row, stem) for stem in long_stems]
     num_places = prefix_PL.size
-    places = np.empty(int(row.prefix_lengths_P.sum() + row.tail_lengths_B.sum()), dtype=np.int64)
+    places = np.empty(row.num_tokens, dtype=np.int64)
     places[prefix_PL[prefix_real_PL]] = np.flatnonzero(prefix_real_PL)
     for grid in grids:
         places[grid.tail_BL[grid.real_BL]] = num_places + np.flatnonzero(grid.real_BL)

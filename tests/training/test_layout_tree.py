@@ -21,22 +21,16 @@ STEMS = st.lists(
 
 
 def make_row(stems: Stems) -> Row:
-    prefix_lengths = np.array([prompt for prompt, _ in stems])
-    tail_lengths = np.array([tail for _, tails in stems for tail in tails])
-    starts = np.cumsum([0, *prefix_lengths, *tail_lengths])[:-1]
-    return Row(
-        prefix_starts_P=starts[: len(stems)],
-        prefix_lengths_P=prefix_lengths,
-        tail_starts_B=starts[len(stems) :],
-        tail_lengths_B=tail_lengths,
-        stem_B=np.repeat(np.arange(len(stems)), [len(tails) for _, tails in stems]),
+    return Row.of(
+        np.array([prompt for prompt, _ in stems]),
+        np.array([tail for _, tails in stems for tail in tails]),
+        np.repeat(np.arange(len(stems)), [len(tails) for _, tails in stems]),
     )
 
 
 def allowed(row: Row) -> torch.Tensor:
     """[T, T]: which token may see which, by the definition."""
-    num_tokens = int(row.prefix_lengths_P.sum() + row.tail_lengths_B.sum())
-    seen = torch.zeros(num_tokens, num_tokens, dtype=torch.bool)
+    seen = torch.zeros(row.num_tokens, row.num_tokens, dtype=torch.bool)
     for start, length in zip(row.prefix_starts_P, row.prefix_lengths_P, strict=True):
         seen[start : start + length, start : start + length] = torch.ones(length, length).tril().bool()
     for start, length, stem in zip(row.tail_starts_B, row.tail_lengths_B, row.stem_B, strict=True):
