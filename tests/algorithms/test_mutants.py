@@ -104,7 +104,7 @@ def reported_entropy(ledger: TokenLedger) -> float:
     """What the learner logs."""
     learner = Learner(VLModel(random_module("qwen3_vl")), LearnerConfig(), banned_ids=BANNED_IDS)
     batch = pack([ledger], [1.0], [0])
-    report = learner.update(batch, Credit(advantages_T=torch.zeros(batch.num_actions)), Objective(algorithm=GRPO()))
+    report = learner.update(batch, Credit(advantages_T=torch.ones(batch.num_actions)), Objective(algorithm=GRPO()))
     return report.metrics["policy/entropy"]
 
 
