@@ -6,6 +6,7 @@ that was played is kept or counted among those left out.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,8 +59,10 @@ class Gathered:
         """Figures for the metrics log; `step` is the version of the policy that is trained."""
         ledgers = [one.ledger for one in self.played if one.ledger is not None]
         versions = [step - v for ledger in ledgers for v in ledger.policy_versions if v is not None]
+        surprises = [-logprob for ledger in ledgers for logprob in ledger.logprobs if logprob is not None]
         return {
             **_lengths(ledgers),
+            "rollout/surprise/mean": statistics.fmean(surprises) if surprises else math.nan,
             "rollout/episodes": float(len(self.played)),
             "rollout/dropped/zero_std": float(self.num_even),
             "rollout/dropped/truncated": float(self.num_truncated),

@@ -93,6 +93,8 @@ def test_without_terms_the_next_tasks_are_played_and_all_are_kept(opened: Run) -
     assert tasks_of(gathered.played) == draw_tasks(0, 0, TASKS)
     assert gathered.kept == gathered.played and len(gathered.played) == TASKS * GROUP
     assert gathered.next_task == TASKS and not gathered.greedy_rewards
+    surprises = [-p for one in gathered.played if one.ledger is not None for p in one.ledger.logprobs if p is not None]
+    assert gathered.values(0)["rollout/surprise/mean"] == pytest.approx(sum(surprises) / len(surprises))
     check_all_are_counted(gathered)
     later = replace(opened, state=replace(opened.state, next_task=5))
     assert tasks_of(gather(later).played) == draw_tasks(0, 5, TASKS)
