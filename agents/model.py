@@ -157,7 +157,7 @@ class VLModel:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
-        revision: str | None = None,
+        revision: str = "main",
     ) -> VLModel:
         """Read a checkpoint folder (or a hub id that is in the local cache or can be fetched).
 
@@ -169,7 +169,7 @@ class VLModel:
         """
         base = base_of(path)
         if base is not None:
-            model = cls.open(base.name, device=device, dtype=dtype, revision=base.revision)
+            model = cls.open(base.name, device=device, dtype=dtype, revision=base.revision or "main")
             load_lora(model.module, path)
             return model
         family = family_of(AutoConfig.from_pretrained(path, revision=revision).model_type, where=f"{path}: ")
@@ -234,13 +234,12 @@ class VLModel:
         model_recompute.enable(self._recomputed)
 
     def encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
-        """Rows of each distinct image, in one pass through the tower."""
+        """Rows of each distinct image; those of a frozen tower are kept."""
         if self._frozen is None:
             return self._encode(images)
-        missing = self._frozen.missing(images)
-        if missing:
-            with torch.no_grad():
-                self._frozen.add(missing, self._encode(missing))
+        with torch.no_grad():
+            for image in {image.key: image for image in self._frozen.missing(images)}.values():
+                self._frozen.add([image], self._encode([image]))  # alone: what is kept must not depend on its company
         return self._frozen.features(images)
 
     def _encode(self, images: Sequence[ShownImage]) -> ImageFeatures:

@@ -73,19 +73,17 @@ def add_lora(module: Any, settings: LoraSettings, *, base: Base, seed: int) -> N
         LookupError: A target names no linear layer.
         ValueError: The module has an adapter already.
     """
-    from peft import LoraConfig  # slow to import, and only needed with an adapter
-
     if is_adapted(module):
         raise ValueError(f"this model has an adapter already; {MERGE_FIRST}")
     names = _linear_names(module)
-    config = LoraConfig(
+    config = _peft().LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # a number like any other; peft divides by the rank
+        lora_alpha=settings.alpha,
         lora_dropout=0.0,  # sampler and learner must agree
         target_modules=joint_pattern(target_names(module, settings.targets), names),
     )
     with torch.random.fork_rng(devices=[]):  # peft draws on the CPU, wherever the module is
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone, which the fork puts back
         module.add_adapter(config)
     config.base_model_name_or_path, config.revision = base.name, base.revision
     module.eval()
@@ -104,10 +102,8 @@ def load_lora(module: Any, folder: str | Path) -> None:
     Raises:
         ValueError: It is no LoRA adapter, or it was made for a module of other layers.
     """
-    from peft import LoraConfig, PeftConfig
-
-    config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig):
+    config = _peft().PeftConfig.from_pretrained(str(folder))
+    if not isinstance(config, _peft().LoraConfig):
         raise ValueError(f"{folder} holds an adapter of the kind {config.peft_type}; only LoRA can be opened")
     base, revision = config.base_model_name_or_path, config.revision
     with torch.random.fork_rng(devices=[]):
@@ -145,13 +141,27 @@ def lora_off(module: Any) -> Iterator[None]:
 @torch.no_grad()
 def merge_lora(module: Any) -> None:
     """Add each B A to the weight that it belongs to, and take the adapter out: a plain model, without a gradient."""
-    from peft.tuners.lora import LoraLayer
-
-    for name, layer in [(name, part) for name, part in module.named_modules() if isinstance(part, LoraLayer)]:
+    kind = _peft().tuners.lora.LoraLayer
+    for name, layer in [(name, part) for name, part in module.named_modules() if isinstance(part, kind)]:
         layer.merge()
         module.set_submodule(name, layer.get_base_layer())
     del module.peft_config
     module._hf_peft_config_loaded = False
+
+
+def _peft() -> Any:
+    """The package; imported when it is needed, because that takes seconds.
+
+    Raises:
+        ModuleNotFoundError: It is not installed.
+    """
+    try:
+        import peft
+    except ModuleNotFoundError as problem:
+        raise ModuleNotFoundError(
+            f"adapters need {problem.name}, which is not installed: pip install 'visualzoom[lora]'", name=problem.name
+        ) from problem
+    return peft
 
 
 def _linear_names(module: nn.Module) -> list[str]:
@@ -161,7 +171,5 @@ def _linear_names(module: nn.Module) -> list[str]:
 
 def _weights(module: Any) -> dict[str, Tensor]:
     """The adapter's own weights, by the names of peft's files; they share memory with the module."""
-    from peft import get_peft_model_state_dict
-
-    found = get_peft_model_state_dict(module, adapter_name=_ADAPTER, save_embedding_layers=False)
+    found = _peft().get_peft_model_state_dict(module, adapter_name=_ADAPTER, save_embedding_layers=False)
     return {_PREFIX + name: tensor for name, tensor in found.items()}

@@ -73,7 +73,7 @@ def check_train(config: TrainConfig) -> None:
     if folder is not None:
         with user_errors(f"--model {config.model}"):
             open_renderer(folder)
-            check_trained(config.learn, folder)
+        check_trained(config.learn, folder)
 
 
 def _refuse_lost_charges(config: TrainConfig) -> None:

@@ -308,7 +308,15 @@ DEEPEYES_7B = TrainConfig(
         crop_max_px=1280 * 28 * 28,
     ),
     policy=PolicyConfig(max_tokens=10240, max_context_tokens=8192 + 20480),
-    learn=LearnConfig(tasks_per_step=256, group_size=16, learning_rate=1e-6, warmup_steps=0, freeze_vision=True),
+    learn=LearnConfig(
+        tasks_per_step=256,
+        group_size=16,
+        learning_rate=1e-6,
+        warmup_steps=0,
+        freeze_vision=True,
+        micro_batch_tokens=32768,
+        checkpoint_layers=True,
+    ),
     machine=MachineConfig(device="cuda", dtype="bfloat16"),
     report=ReportConfig(eval_every=10, checkpoint_every=10),
 )

@@ -2,8 +2,8 @@
 
 Law: padding, packing order and the split into micro-batches change neither loss nor gradient (beyond float rounding);
 only sampled tokens carry loss, under the very distribution that they were sampled from. A step whose gradient is not
-finite is skipped and counted. What is frozen, adapted (LoRA) or of another dtype is the module's own affair: the
-learner trains the parameters that require a gradient.
+finite is skipped and counted. What is adapted (LoRA) or of another dtype is the module's own affair: the learner trains
+the parameters that require a gradient, less those that its config freezes.
 """
 
 from __future__ import annotations

@@ -28,7 +28,15 @@ from visualzoom.envs.records import TaskSource
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 from visualzoom.evaluation.pictures import save_episode
-from visualzoom.training.assemble import OpenModel, make_agent, make_algorithm, make_trackers, open_model, open_new
+from visualzoom.training.assemble import (
+    OpenModel,
+    make_agent,
+    make_algorithm,
+    make_trackers,
+    open_model,
+    open_new,
+    open_reference,
+)
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
@@ -155,6 +163,8 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     source = open_source(config.world)
     opened = open_new(config) if checkpoint is None else open_model(str(checkpoint.folder), config.machine)
     make_env = env_maker(config.world, source, onlooker=opened.renderer)
+    charged = config.terms.kl != "none"
+    reference = open_reference(config, opened, resumed=checkpoint is not None) if charged else None
     policy = opened.policy()
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
@@ -198,13 +208,6 @@ def _agent(
         max_context_tokens=config.policy.max_context_tokens,
         forced_prefix=prefix,
     )
-
-
-def _reference(config: TrainConfig, opened: OpenModel, *, resumed: bool) -> VLModel | None:
-    """The weights that the run began with, if a KL term asks for them; of adapters the base, which is there already."""
-    if config.terms.kl == "none":
-        return None
-    return open_model(config.model, config.machine).model if resumed and not config.learn.lora_rank else opened.model
 
 
 def _learner(config: TrainConfig, opened: OpenModel, algorithm: Algorithm, reference: VLModel | None) -> Learner:

@@ -155,7 +155,7 @@ def test_targets_are_last_names_of_the_language_model_or_patterns_of_whole_names
         ("q_porj", r"'q_porj' is no linear layer .*; there are q_proj, k_proj, .* Did you mean 'q_proj'\?"),
         ("qkv", "'qkv' is no linear layer within the language model"),
         ("lm_head", "'lm_head' is no linear layer within the language model"),
-        ("lm_head.*", "'lm_head.*' matches no linear layer beside the head"),
+        ("[.l]m_head", r"'\[.l\]m_head' matches no linear layer beside the head"),
         ("model.vision.*", r"Did you mean 'model.visual.\*'"),
     ],
 )

@@ -112,6 +112,14 @@ def test_what_the_user_gets_wrong_is_said_without_a_traceback(
     assert not Path("runs").exists() or "runs" in BEFORE  # nothing was made
 
 
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)  # as if it were not installed
+    assert exit_code("train", "--lora-rank", "2") == 2
+    assert 'needs peft, which is not installed: pip install "visualzoom[lora]"' in capsys.readouterr().err
+
+
 def test_a_config_file_with_an_unknown_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"learn": {"group_sise": 4}}')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,14 @@ def test_it_can_be_asked_measured_and_merged(
     assert merged.keys() == load_file(built_in_folder() / "model.safetensors").keys()
     assert not list((tmp_path / "merged").glob("adapter*"))
     assert exit_code("train", *SHORT, "--model", str(tmp_path / "merged"), "--out", str(tmp_path / "next")) == 0
+
+
+def test_without_peft_an_adapter_asks_for_it(
+    lora_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)  # as if it were not installed
+    assert exit_code("eval", "--model", str(lora_run), "--num-tasks", "1") == 2
+    assert "adapters need peft, which is not installed: pip install 'visualzoom[lora]'" in capsys.readouterr().err
 
 
 def test_what_can_not_be_done_with_an_adapter_is_said(
