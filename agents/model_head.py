@@ -74,7 +74,8 @@ class _ChosenLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_logprob_A: Tensor | None, by_entropy_A: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        by_logprob_A, by_entropy_A = grad_outputs
         hidden_AD, weight_VD, token_A, banned_N, entropy_A = ctx.saved_tensors
         hidden, weight, dtype = _factors(hidden_AD, weight_VD)
         by_logprob_A = torch.zeros_like(entropy_A) if by_logprob_A is None else by_logprob_A

@@ -175,9 +175,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         agent=_agent(config, policy, opened, temperature=config.policy.temperature),
         source=source,
         envs=open_pool(make_env, config.world, env_workers=config.env_workers, num_threads=num_threads),
-        learner=_learner(
-            config, opened, algorithm, reference=_reference(config, opened, resumed=checkpoint is not None)
-        ),
+        learner=_learner(config, opened, algorithm, reference),
         objective=Objective(algorithm=algorithm, terms=with_length(config)),
         checkpoints=checkpoints,
         metrics=_metrics(config, folder, checkpoint),
