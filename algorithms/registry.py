@@ -18,3 +18,5 @@ ALGORITHMS: dict[str, str] = {
 }
 GROUP_RELATIVE = frozenset({"rloo", "grpo", "gspo", "cispo", "sapo", "gigpo", "gdpo", "dtpo"})
 """Those that learn nothing from an episode without siblings."""
+BY_PARTS = frozenset({"gdpo", "dtpo"})
+"""Those that are paid by the named parts of the reward: what is charged to their sum does not reach them."""

@@ -15,7 +15,9 @@ Row = Mapping[str, object]
 
 WINDOW_STEPS = 5
 CALLS, AREA, REPEATS = "rollout/tool_calls/mean", "zoom/box_area_frac/mean", "zoom/repeat_rate"
-ENTROPY, EVEN, SOLVED, ACCURACY = "policy/entropy", "group/frac_zero_std", "group/solve_all", "accuracy"
+ENTROPY, EVEN, SOLVED, ACCURACY = "rollout/surprise/mean", "group/frac_zero_std", "group/solve_all", "accuracy"
+"""The mean surprise of sampled tokens estimates the entropy, over all of them: the learner reads those alone that teach
+something, and as entropy falls that is next to none."""
 MISMATCH, RHO = "mismatch/kl_k3", "mismatch/rho_mean"
 CALLS_SHARE, LEAST_PEAK = 0.3, 0.2
 """Calls fell to this share of their peak, which was at least this many an episode."""

@@ -6,7 +6,7 @@ Law: after `check_train` only the machine can fail (memory, disk, network); noth
 from __future__ import annotations
 
 from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
-from visualzoom.algorithms.registry import ALGORITHMS, GROUP_RELATIVE
+from visualzoom.algorithms.registry import ALGORITHMS, BY_PARTS, GROUP_RELATIVE
 from visualzoom.envs.registry import resolve
 from visualzoom.training.config import TrainConfig, UsageError, WorldConfig
 from visualzoom.training.metrics import TRACKERS
@@ -44,6 +44,7 @@ def check_train(config: TrainConfig) -> None:
         raise UsageError(
             f"--group-size 1: {config.algorithm} compares siblings; give at least 2, or --algorithm reinforce or ppo"
         )
+    _refuse_lost_charges(config)
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):
@@ -73,3 +74,16 @@ def check_train(config: TrainConfig) -> None:
         with user_errors(f"--model {config.model}"):
             open_renderer(folder)
         check_trained(config.learn, folder)
+
+
+def _refuse_lost_charges(config: TrainConfig) -> None:
+    """A charge that the algorithm would not hear of must not be dropped in silence."""
+    terms = config.terms
+    kl_is_paid = terms.kl != "none" and terms.kl_in == "reward"
+    asked = {"--overlong-tokens": terms.overlong_tokens > 0, "--kl-in reward": kl_is_paid}
+    lost = [flag for flag, is_asked in asked.items() if is_asked]
+    if lost and config.algorithm in BY_PARTS:
+        raise UsageError(
+            f"{lost[0]}: {config.algorithm} is paid by the parts of the reward, and this is charged to their sum. "
+            "Leave it out, charge KL in the loss (--kl-in loss), or take another algorithm"
+        )

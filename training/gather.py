@@ -1,10 +1,12 @@
 """Gathering the episodes of one step: play, leave out what can't be learned from, draw again what is missing.
 
-Law: which tasks are drawn depends on the seed and on how many were drawn before, and on nothing else.
+Laws: which tasks are drawn depends on the seed and on how many were drawn before, and on nothing else; every episode
+that was played is kept or counted among those left out.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,24 +34,40 @@ class Gathered:
     next_task: int
     """Tasks drawn so far in the run."""
     played: list[Played] = field(default_factory=list)
+    usable: list[Played] = field(default_factory=list)
+    """Those that did not fail, keep to the limits if they must, and have the baseline that the algorithm wants."""
     kept: list[Played] = field(default_factory=list)
+    """Those of them that are learned from."""
     greedy_rewards: dict[int, float] = field(default_factory=dict)
     """By task; empty unless the algorithm asks."""
-    num_even: int = 0
-    """Episodes left out because the rewards of their group were equal."""
     num_truncated: int = 0
     """Episodes left out because a limit cut them off."""
+    num_no_baseline: int = 0
+    """Episodes left out because the greedy episode of their task failed."""
+
+    @property
+    def num_failed(self) -> int:
+        """Episodes left out because they failed."""
+        return len(self.played) - sum(map(learnable, self.played))
+
+    @property
+    def num_even(self) -> int:
+        """Episodes left out because the rewards of their group were equal."""
+        return len(self.usable) - len(self.kept)
 
     def values(self, step: int) -> dict[str, float]:
         """Figures for the metrics log; `step` is the version of the policy that is trained."""
         ledgers = [one.ledger for one in self.played if one.ledger is not None]
         versions = [step - v for ledger in ledgers for v in ledger.policy_versions if v is not None]
+        surprises = [-logprob for ledger in ledgers for logprob in ledger.logprobs if logprob is not None]
         return {
             **_lengths(ledgers),
+            "rollout/surprise/mean": statistics.fmean(surprises) if surprises else math.nan,
             "rollout/episodes": float(len(self.played)),
             "rollout/dropped/zero_std": float(self.num_even),
             "rollout/dropped/truncated": float(self.num_truncated),
-            "rollout/dropped/failed": float(len(self.played) - sum(map(learnable, self.played))),
+            "rollout/dropped/no_baseline": float(self.num_no_baseline),
+            "rollout/dropped/failed": float(self.num_failed),
             "staleness/mean": statistics.fmean(versions) if versions else 0.0,
             "staleness/max": float(max(versions, default=0)),
         }
@@ -73,27 +91,34 @@ def gather(run: Run) -> Gathered:
         gathered.next_task += missing
         _play(run, gathered, tasks)
     if not gathered.kept:  # nothing but even groups: the step does nothing, which is what they teach
-        gathered.kept = [one for one in gathered.played if _usable(one, drop_truncated=terms.truncated == "drop")]
+        gathered.kept = list(gathered.usable)
     return gathered
 
 
 def _play(run: Run, gathered: Gathered, tasks: Sequence[int]) -> None:
     config = run.config
-    jobs = group_jobs(tasks, group_size=config.learn.group_size, seed=config.seed)
-    played = play(run.agent, run.envs, jobs)
+    played = play(run.agent, run.envs, group_jobs(tasks, group_size=config.learn.group_size, seed=config.seed))
     gathered.played += played
+    usable = [one for one in played if learnable(one)]
     if run.objective.algorithm.needs_greedy:
         gathered.greedy_rewards |= _play_greedily(run, tasks)
-        played = [one for one in played if one.job.task_index in gathered.greedy_rewards]
-    usable = [one for one in played if _usable(one, drop_truncated=config.terms.truncated == "drop")]
-    gathered.num_truncated += sum(map(learnable, played)) - len(usable)
-    if config.terms.dynamic_sampling and usable:
-        rewards_E = torch.tensor([one.episode.reward.total for one in usable if one.episode.reward is not None])
-        group_E = torch.tensor([one.job.task_index for one in usable])
-        telling_E = informative(rewards_E, group_E).tolist()
-        gathered.num_even += telling_E.count(False)
-        usable = [one for one, telling in zip(usable, telling_E, strict=True) if telling]
-    gathered.kept += usable
+        measured = [one for one in usable if one.job.task_index in gathered.greedy_rewards]
+        gathered.num_no_baseline += len(usable) - len(measured)
+        usable = measured
+    if config.terms.truncated == "drop":
+        whole = [one for one in usable if one.episode.stop_reason.terminated]
+        gathered.num_truncated += len(usable) - len(whole)
+        usable = whole
+    gathered.usable += usable
+    gathered.kept += _telling(usable) if config.terms.dynamic_sampling else usable
+
+
+def _telling(usable: Sequence[Played]) -> list[Played]:
+    """Those whose groups are not even."""
+    rewards_E = torch.tensor([one.episode.reward.total for one in usable if one.episode.reward is not None])
+    group_E = torch.tensor([one.job.task_index for one in usable], dtype=torch.int64)
+    telling_E = informative(rewards_E, group_E)
+    return [one for one, telling in zip(usable, telling_E.tolist(), strict=True) if telling]
 
 
 def _play_greedily(run: Run, tasks: Sequence[int]) -> dict[int, float]:
@@ -101,10 +126,6 @@ def _play_greedily(run: Run, tasks: Sequence[int]) -> dict[int, float]:
     jobs = group_jobs(tasks, group_size=1, seed=run.config.seed)
     played = play(run.greedy_agent(), run.envs, jobs)
     return {one.job.task_index: one.episode.reward.total for one in played if one.episode.reward is not None}
-
-
-def _usable(one: Played, *, drop_truncated: bool) -> bool:
-    return learnable(one) and (one.episode.stop_reason.terminated or not drop_truncated)
 
 
 def _lengths(ledgers: Sequence[TokenLedger]) -> dict[str, float]:

@@ -40,6 +40,8 @@ class Tally:
         self.columns: dict[str, list[Tensor]] = {}
         self.first: list[tuple[Tensor, Tensor]] = []
         """Log-probabilities of learner and sampler before anything was stepped."""
+        self._first_minibatch: int | None = None
+        """The first in which anything was read: those before it stepped nothing."""
         self.num_tokens_read = 0
         self.num_minibatches = 0
         self.num_skipped = 0
@@ -55,7 +57,9 @@ class Tally:
             columns["policy/entropy"] = given.entropy_T.detach()
         for name, column in columns.items():
             self.columns.setdefault(name, []).append(column.cpu())
-        if self.num_minibatches == 0:
+        if self._first_minibatch is None:
+            self._first_minibatch = self.num_minibatches
+        if self.num_minibatches == self._first_minibatch:
             self.first.append((logprobs_A, given.behaviour_logprobs_T.cpu()))
 
     def report(self, learning_rate: float, batch: Batch) -> LearnerReport:

@@ -83,11 +83,15 @@ def give_up(run: Run, gathered: Gathered) -> NoReturn:
     played = gathered.played
     counts = Counter(one.episode.stop_reason.value for one in played)
     ends = ", ".join(f"{count} {end}" for end, count in counts.items())
-    problem = next((f"; the first: {one.problem}" for one in played if one.problem is not None), "")
+    problem = next((f"; the first problem: {one.problem}" for one in played if one.problem is not None), "")
+    left_out = {"failed": gathered.num_failed, "were cut off": gathered.num_truncated}
+    left_out["have no greedy episode to be compared with"] = gathered.num_no_baseline
+    why = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
     raise UsageError(
-        f"all {len(played)} episodes of step {run.state.step + 1} failed ({ends}{problem}). After context_overflow "
-        "raise --max-context-tokens; after env_error mend the environment, reward or tool; with --truncated drop "
-        f"raise the limit that was met. Then go on with --resume {run.folder.path}"
+        f"none of the {len(played)} episodes of step {run.state.step + 1} can be learned from: {why} "
+        f"({ends}{problem}). After context_overflow raise --max-context-tokens; after env_error mend the environment, "
+        "reward or tool; with --truncated drop raise the limit that was met. "
+        f"Then go on with --resume {run.folder.path}"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from algorithm_makers import make_given as made_of_parts
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,7 +18,8 @@ from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.kl import kl_estimate
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.ppo import PPO
-from visualzoom.algorithms.records import CreditIn, LossIn
+from visualzoom.algorithms.records import Algorithm, CreditIn, LossIn
+from visualzoom.algorithms.registry import ALGORITHMS, BY_PARTS, GROUP_RELATIVE
 from visualzoom.algorithms.reinforce import Reinforce
 from visualzoom.algorithms.reinforce_pp import ReinforcePP
 from visualzoom.algorithms.terms import Terms
@@ -119,6 +122,27 @@ def test_length_is_charged_before_credit_is_given() -> None:
     assert advantages_T.tolist() == [0.0, 0.0, 0.0, 0.0, -0.5, -0.5, -0.5, 1.5, 1.5]
     to_go = Objective(algorithm=ReinforcePP(), terms=terms).credit(make_given()).advantages_T
     assert to_go.argmax().item() >= 7
+
+
+def by_name(name: str) -> Algorithm:
+    module, _, attribute = ALGORITHMS[name].partition(":")
+    algorithm: Algorithm = vars(importlib.import_module(module))[attribute]()
+    return algorithm
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_charge_reaches_all_but_those_that_are_paid_by_parts(name: str) -> None:
+    batch = made_of_parts([[2], [1, 3], [1], [4]])
+    charged = Objective(algorithm=by_name(name), terms=Terms(overlong_tokens=3, overlong_buffer_tokens=2))
+    found_T, plain_T = charged.credit(batch).advantages_T, by_name(name).credit(batch).advantages_T
+    assert found_T.equal(plain_T) is (name in BY_PARTS)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_without_siblings_those_that_compare_them_learn_nothing(name: str) -> None:
+    batch = made_of_parts([[2], [1, 3], [1], [4]])
+    alone = replace(batch, group_E=torch.arange(4), anchor_T=batch.episode_T * 9 + batch.turn_T)
+    assert (not by_name(name).credit(alone).advantages_T.any()) is (name in GROUP_RELATIVE)
 
 
 @pytest.mark.parametrize(("truncated", "episodes"), [("keep", 3), ("mask", 2)])

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import assert_same_run, resume, start, timeless, wait_for
 from transformers import AutoModelForImageTextToText
 
-from runs import assert_same_run, resume, start, timeless, wait_for
 from visualzoom.agents.chat import open_renderer
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig

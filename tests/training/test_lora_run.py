@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from runs import resume, start, timeless, wait_for
 from safetensors.torch import load_file
 from test_cli import SHORT, exit_code
 from transformers import AutoModelForImageTextToText
 
-from runs import resume, start, timeless, wait_for
 from visualzoom.agents.model import VLModel
 from visualzoom.training.models import built_in_folder
 
