@@ -28,23 +28,27 @@ class World:
     """Every episode that can happen, once, and what is needed of the model."""
 
     episodes: CreditIn
-    """In float64. `group_E` is the task, `anchor_T` the state, `behaviour_logprobs_T` makes the probabilities."""
+    """In float64. `group_E` is the task, `anchor_T` the state; `behaviour_logprobs_T` says how episodes are drawn."""
+    logprobs_T: Tensor  # [T] float64
+    """Under the weights that learn: the same, unless the world is off-policy."""
     score_TR: Tensor  # [T, R] float64
     """Gradient of each token's log-probability by all parameters, in an orthonormal basis of all scores."""
     entropy_TR: Tensor  # [T, R] float64
     """Gradient of the entropy in the state of each token."""
 
     @property
-    def logprobs_T(self) -> Tensor:
-        """Of each token in its state, [T]."""
-        assert self.episodes.behaviour_logprobs_T is not None
-        return self.episodes.behaviour_logprobs_T
+    def probability_E(self) -> Tensor:
+        """Of each episode under the weights that learn, given its task, [E]."""
+        return self._summed(self.logprobs_T).exp()
 
     @property
-    def probability_E(self) -> Tensor:
-        """Of each episode, given its task, [E]."""
-        given = self.episodes
-        return torch.zeros_like(given.rewards_E).index_add(0, given.episode_T, self.logprobs_T).exp()
+    def drawn_E(self) -> Tensor:
+        """How likely each episode is to be played, given its task, [E]."""
+        assert self.episodes.behaviour_logprobs_T is not None
+        return self._summed(self.episodes.behaviour_logprobs_T).exp()
+
+    def _summed(self, values_T: Tensor) -> Tensor:
+        return torch.zeros_like(self.episodes.rewards_E).index_add(0, self.episodes.episode_T, values_T)
 
     @property
     def tasks(self) -> list[int]:
@@ -55,7 +59,20 @@ class World:
         """The world of one of its tasks."""
         chosen_B = torch.nonzero(self.episodes.group_E == task)[:, 0]
         episodes, place_T = self.batch(chosen_B, self.episodes.group_E[chosen_B])
-        return World(episodes=episodes, score_TR=self.score_TR[place_T], entropy_TR=self.entropy_TR[place_T])
+        return self.part(episodes, place_T)
+
+    def part(self, episodes: CreditIn, place_T: Tensor) -> World:
+        """Of these episodes, whose tokens stand at these places of [T]."""
+        return World(
+            episodes=episodes,
+            logprobs_T=self.logprobs_T[place_T],
+            score_TR=self.score_TR[place_T],
+            entropy_TR=self.entropy_TR[place_T],
+        )
+
+    def played(self, behaviour_logprobs_T: Tensor) -> World:
+        """The same episodes, played by another policy."""
+        return replace(self, episodes=replace(self.episodes, behaviour_logprobs_T=behaviour_logprobs_T))
 
     def paying(self, rewards_E: Tensor) -> World:
         """The same episodes with other rewards, paid at their ends; `greedy_E` and `parts_E` stay as they are."""
@@ -103,7 +120,7 @@ class World:
             parts_E={name: part_E[chosen_B] for name, part_E in given.parts_E.items()},
             greedy_E=of(given.greedy_E, chosen_B),
             values_T=of(given.values_T, place_T),
-            behaviour_logprobs_T=self.logprobs_T[place_T],
+            behaviour_logprobs_T=of(given.behaviour_logprobs_T, place_T),
             reference_logprobs_T=of(given.reference_logprobs_T, place_T),
         )
         return batch, place_T
@@ -111,7 +128,7 @@ class World:
     def estimates(self, objective: Objective, chosen_B: Tensor, group_B: Tensor) -> Tensor:
         """What each group adds to the direction that one step on this batch climbs, [groups, R]."""
         given, place_T = self.batch(chosen_B, group_B)
-        loss_in = _loss_in(objective, given)
+        loss_in = _loss_in(objective, given, self.logprobs_T[place_T])
         assert loss_in.entropy_T is not None
         slopes = torch.autograd.grad(
             objective.loss(loss_in).loss,
@@ -125,8 +142,8 @@ class World:
         return zeros.index_add(0, index_B[given.episode_T], climbed_TR)
 
 
-def _loss_in(objective: Objective, given: CreditIn) -> LossIn:
-    """Strictly on-policy: the weights are those that acted."""
+def _loss_in(objective: Objective, given: CreditIn, logprobs_T: Tensor) -> LossIn:
+    """At the first optimizer step on a batch."""
     credit, acted_T = objective.credit(given), given.behaviour_logprobs_T
     assert acted_T is not None
     weights_T = objective.weights(
@@ -136,8 +153,8 @@ def _loss_in(objective: Objective, given: CreditIn) -> LossIn:
         truncated_T=torch.zeros_like(given.calls_T),
     )
     return LossIn(
-        logprobs_T=acted_T.clone().requires_grad_(),
-        old_logprobs_T=acted_T,
+        logprobs_T=logprobs_T.clone().requires_grad_(),
+        old_logprobs_T=acted_T if objective.terms.correction == "none" else logprobs_T,
         behaviour_logprobs_T=acted_T,
         advantages_T=credit.advantages_T,
         episode_T=given.episode_T,
@@ -198,7 +215,7 @@ def multisets(world: World, task: int, size: int) -> tuple[Tensor, Tensor]:
     repeats = [math.prod(math.factorial(one.count(episode)) for episode in set(one)) for one in chosen]
     chosen_MG = torch.tensor(chosen)
     orders_M = math.factorial(size) / torch.tensor(repeats, dtype=torch.float64)
-    return chosen_MG, orders_M * world.probability_E[chosen_MG].prod(1)
+    return chosen_MG, orders_M * world.drawn_E[chosen_MG].prod(1)
 
 
 def expected(make: MakeObjective, world: World, *, tasks: Sequence[int], size: int) -> Estimate:
@@ -235,7 +252,7 @@ def sampled(
 ) -> Estimate:
     """Over batches that are drawn: one group of each of these tasks, which may be named more than once."""
     group_B = torch.arange(len(tasks)).repeat_interleave(size)
-    chances = [torch.where(world.episodes.group_E == task, world.probability_E, 0.0) for task in tasks]
+    chances = [torch.where(world.episodes.group_E == task, world.drawn_E, 0.0) for task in tasks]
     rows = []
     for _ in range(num_batches):
         drawn = [torch.multinomial(chance_E, size, replacement=True, generator=generator) for chance_E in chances]

@@ -225,6 +225,7 @@ class Looks:
         )
         return World(
             episodes=episodes,
+            logprobs_T=logprobs_SK[self.state_T, self.choice_T],
             score_TR=scores_SKR[self.state_T, self.choice_T],
             entropy_TR=torch.einsum("sk,skr->sr", surprise_SK, scores_SKR)[self.state_T],
         )
@@ -246,10 +247,11 @@ class Looks:
             rewards_T=rewards_at_end(rewards_E, episode_T),
             calls_T=given.calls_T[kept_T],
             anchor_T=given.anchor_T[kept_T],
+            values_T=None,
             behaviour_logprobs_T=world.logprobs_T[place_T],
             parts_E={},
         )
-        return World(episodes=episodes, score_TR=world.score_TR[place_T], entropy_TR=world.entropy_TR[place_T])
+        return world.part(episodes, place_T)
 
     def _greedy_rewards(self, logprobs_SK: Tensor) -> dict[Scene, float]:
         """Of the likeliest answer after the likeliest look."""

@@ -1,6 +1,7 @@
 """Bias and noise of every algorithm's gradient against the exact one, through the built-in model.
 
     python benchmarks/gradient_bias.py
+    PYTHONPATH=examples python benchmarks/gradient_bias.py --own own_algorithm:RankedGroups
 
 Prints Markdown: expectations over all batches of one group, over all batches of a group of each of two tasks, and over
 drawn batches of the size that a run has; then what counting tokens costs where episodes differ in length.
@@ -12,7 +13,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from enumerated_looks import ReadLooks
@@ -27,15 +28,18 @@ from visualzoom.algorithms.gspo import GSPO
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.ppo import PPO
 from visualzoom.algorithms.records import Aggregation, Algorithm, Credit, CreditIn
+from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.algorithms.reinforce import Reinforce
 from visualzoom.algorithms.reinforce_pp import ReinforcePP
 from visualzoom.algorithms.remax import ReMax
 from visualzoom.algorithms.rloo import RLOO
 from visualzoom.algorithms.sapo import SAPO
 from visualzoom.algorithms.terms import Terms
+from visualzoom.envs.registry import resolve
 
 Critic = Literal["zero", "perfect", "wrong"]
 Make = Callable[[], Algorithm]
+PERFECT: Critic = "perfect"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,10 @@ def with_critic(world: World, critic: Critic) -> World:
     return world.judged(values_T)
 
 
-def summed(make: Make, terms: Terms = Terms(aggregation="episode-sum")) -> MakeObjective:  # noqa: B008  frozen
+SUM = Terms(aggregation="episode-sum")
+
+
+def summed(make: Make, terms: Terms = SUM) -> MakeObjective:
     """With the aggregation whose scale is that of the expected reward, unless the terms have another."""
     return lambda: Objective(algorithm=make(), terms=terms)
 
@@ -105,17 +112,16 @@ def cells(estimate: Estimate, world: World) -> str:
     return f"{found.cosine:.4f} | {found.scale:.3f} | {found.noise:.2f}"
 
 
-def compare(world: World, *, num_batches: int) -> None:
-    """One row an algorithm: a group of 2, a group of 3, two groups of 2 of different tasks, and eight groups of 8."""
-    print("| algorithm | one group of 2: cosine | scale | noise | one group of 3: cosine | scale | noise |", end="")
-    print(" 2 tasks x 2: cosine | scale | noise | 8 groups x 8, drawn: cosine | scale | noise |")
-    print("|---|" + "--:|" * 12)
+def compare(world: World, contestants: Mapping[str, tuple[Make, Critic]], *, num_batches: int) -> None:
+    """One row an algorithm: a group of 2, a group of 2 of each of two tasks, and eight groups of 8."""
+    print("| algorithm | one group of 2: cosine | scale | noise | 2 tasks x 2: cosine | scale | noise |", end="")
+    print(" 8 groups x 8, drawn: cosine | scale | noise |")
+    print("|---|" + "--:|" * 9)
     alone = world.only(world.tasks[0])
-    for name, (make, critic) in CONTESTANTS.items():
+    for name, (make, critic) in contestants.items():
         one, two = with_critic(alone, critic), with_critic(world, critic)
+        row = [cells(expected(summed(make), each, tasks=each.tasks, size=2), each) for each in (one, two)]
         generator = torch.Generator().manual_seed(0)
-        row = [cells(expected(summed(make), one, tasks=one.tasks, size=size), one) for size in (2, 3)]
-        row.append(cells(expected(summed(make), two, tasks=two.tasks, size=2), two))
         tasks = two.tasks * 4
         drawn = sampled(summed(make), two, tasks=tasks, size=8, num_batches=num_batches, generator=generator)
         row.append(cells(drawn, two))
@@ -137,10 +143,16 @@ def compare_lengths(world: World) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-batches", type=int, default=500, help="drawn batches of eight groups")
+    parser.add_argument(
+        "--own", nargs="+", default=[], metavar="module:Class", help="measure these, not the known ones"
+    )
     args = parser.parse_args()
+    own = {name: (cast("Make", resolve(name, ALGORITHMS, kind="algorithm")), PERFECT) for name in args.own}
     torch.set_num_threads(1)
     read = ReadLooks.open()
-    compare(read.world, num_batches=args.num_batches)
+    compare(read.world, own or CONTESTANTS, num_batches=args.num_batches)
+    if own:
+        return
     print()
     compare_lengths(read.looks.ended_at_empty(read.world))
 

@@ -84,7 +84,7 @@ def test_on_policy_these_are_grpo(one: World, name: str) -> None:
 
 def test_without_a_critic_whitening_is_the_std_of_the_batch(one: World) -> None:
     """PPO with values 0 is REINFORCE++, and REINFORCE but for its std: over 2 S tokens, with 2 S - 1 below."""
-    flat, size = with_critic(one, "zero"), 3
+    flat, size = with_critic(one, "zero"), 2
     ppo, plus, plain = (
         expected(summed(make), flat, tasks=[0], size=size).mean_R for make in (PPO, ReinforcePP, Reinforce)
     )
