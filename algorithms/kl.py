@@ -1,8 +1,9 @@
 """KL: how far the policy is from a reference, estimated at the sampled token alone.
 
 With D = log pi_ref - log pi:  k1 = -D,  k2 = D^2 / 2,  k3 = e^D - D - 1,  and rk3 = r k3 with r = pi / pi_old.
-In the reward k1 is the one whose gradient is that of KL(pi || pi_ref). In the loss k2 and, on-policy, rk3 have that
-gradient; k3 has that of KL(pi_ref || pi), and k1 has none in expectation.
+In the reward k1 has the gradient of KL(pi || pi_ref) over whole episodes. In the loss k2 and, on-policy, rk3 have that
+of each token in its state, without what a token does to the KL of later ones; k3 has that of KL(pi_ref || pi), and k1
+has none in expectation.
 Sources: J. Schulman, "Approximating KL divergence" (2020); rk3: DeepSeek-V3.2 (arXiv 2512.02556).
 """
 
