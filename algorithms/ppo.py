@@ -9,15 +9,13 @@ language models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from visualzoom.algorithms.credit import gae, whitened
+from visualzoom.algorithms.credit import whitened
 from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
 from visualzoom.algorithms.surrogate import clipped, clipped_value_loss
-from visualzoom.algorithms.turns import bilevel_gae, turn_gae
+from visualzoom.algorithms.turns import gae_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +26,8 @@ class PPO(Rule):
     clip: float = 0.2
     value_clip: float = 0.5
     value_weight: float = 0.1  # small, for critics that share the policy's body
-    discount: float = 1.0  # from action token to action token; from turn to turn for `turn`
-    turn_discount: float = 1.0  # from turn to turn for `bilevel`
+    discount: float = 1.0  # from action token to action token
+    turn_discount: float = 1.0  # from turn to turn, for `turn` and `bilevel`
     decay: float = 1.0  # lambda of GAE: 1 trusts the rewards alone, 0 the critic alone
     num_epochs: int = 2
     num_minibatches: int = 2
@@ -46,7 +44,9 @@ class PPO(Rule):
         """Whitened GAE; observation tokens are not here and thus skipped."""
         if given.values_T is None:
             raise ValueError("PPO got no values; give CreditIn.values_T, the critic's value before each token")
-        raw_T, returns_T = self._gae(given, given.values_T)
+        raw_T, returns_T = gae_at(
+            self.level, given, discount=self.discount, turn_discount=self.turn_discount, decay=self.decay
+        )
         return Credit(advantages_T=whitened(raw_T), returns_T=returns_T)
 
     def loss(self, given: LossIn) -> LossOutput:
@@ -56,14 +56,4 @@ class PPO(Rule):
         policy = clipped(given, clip_low=self.clip, clip_high=self.clip)
         value_T = clipped_value_loss(given.values_T, given.old_values_T, given.returns_T, clip=self.value_clip)
         metrics_T = {**policy.metrics_T, "critic/value_loss": value_T.detach()}
-        return LossOutput(losses_T=policy.losses_T, value_losses_T=self.value_weight * value_T, metrics_T=metrics_T)
-
-    def _gae(self, given: CreditIn, values_T: Tensor) -> tuple[Tensor, Tensor]:
-        if self.level == "turn":
-            return turn_gae(given, values_T, discount=self.discount, decay=self.decay)
-        if self.level == "bilevel":
-            return bilevel_gae(
-                given, values_T, turn_discount=self.turn_discount, discount=self.discount, decay=self.decay
-            )
-        raw_T = gae(given.rewards_T, values_T, given.episode_T, discount=self.discount, decay=self.decay)
-        return raw_T, raw_T + values_T
+        return replace(policy, value_losses_T=self.value_weight * value_T, metrics_T=metrics_T)

@@ -6,6 +6,7 @@ K counts the turns of all episodes, one after another. A turn's state is the one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -69,3 +70,25 @@ def bilevel_gae(
     paid_T = torch.where(last_of_run(turns.turn_T), returns_K[turns.turn_T], 0.0)
     advantages_T = gae(paid_T, values_T, turns.turn_T, discount=discount, decay=decay)
     return advantages_T, advantages_T + values_T
+
+
+def gae_at(
+    level: Literal["token", "turn", "bilevel"],
+    given: CreditIn,
+    *,
+    discount: float,
+    turn_discount: float,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    """GAE over action tokens, over turns, or over turns and then inside each.
+
+    Returns:
+        Advantages [T] and returns [T]; returns are NaN where no value is asked for.
+    """
+    assert given.values_T is not None
+    if level == "turn":
+        return turn_gae(given, given.values_T, discount=turn_discount, decay=decay)
+    if level == "bilevel":
+        return bilevel_gae(given, given.values_T, turn_discount=turn_discount, discount=discount, decay=decay)
+    advantages_T = gae(given.rewards_T, given.values_T, given.episode_T, discount=discount, decay=decay)
+    return advantages_T, advantages_T + given.values_T

@@ -47,7 +47,7 @@ MAKERS: dict[str, Make] = {
     "remax": ReMax,
     "ppo": PPO,
     "ppo, decaying": lambda: PPO(discount=0.99, decay=0.95),
-    "ppo, turns": lambda: PPO(level="turn", discount=0.95),
+    "ppo, turns": lambda: PPO(level="turn", turn_discount=0.95),
     "ppo, two levels": lambda: PPO(level="bilevel", turn_discount=0.9, decay=0.9),
 }
 every = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
