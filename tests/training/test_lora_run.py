@@ -46,7 +46,7 @@ def test_a_checkpoint_holds_the_adapter_and_opens_in_peft_and_transformers(lora_
 
 def test_the_rate_falls_over_all_optimizer_steps_of_the_run(lora_run: Path) -> None:
     """Two steps of two epochs of two mini-batches, five of them warm-up: the 4th has 4/5, the 8th x = 2/3."""
-    rates = [row["learning_rate"] for row in timeless(lora_run / "metrics.jsonl") if row["kind"] == "train"]
+    rates = [row["policy/lr"] for row in timeless(lora_run / "metrics.jsonl") if row["kind"] == "train"]
     assert rates == [pytest.approx(0.8e-3), pytest.approx(0.25e-3)]
 
 
