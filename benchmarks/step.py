@@ -85,7 +85,7 @@ def run(setting: Setting, args: argparse.Namespace, folder: Path) -> Result:
         group_size=setting.siblings,
         budget_tokens=args.budget_tokens,
     )
-    sizes = ("--tasks", args.tasks, "--siblings", setting.siblings, "--images", args.peer_images)
+    sizes = ("--tasks", args.tasks, "--siblings", setting.siblings, "--settings", args.peer_settings)
     result = Result(setting=setting)
     with LineProcess(args.peer_python, PEER, folder, setting.world, *sizes) as peer, closing(ours.envs):
         ours.step()
@@ -127,7 +127,12 @@ def show(results: Sequence[Result], num_tasks: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", required=True, help="interpreter of an environment with TRL")
-    parser.add_argument("--peer-images", choices=("pil", "torchvision"), default="pil", help="its image processor")
+    parser.add_argument(
+        "--peer-settings",
+        choices=("fastest", "default"),
+        default="fastest",
+        help="of TRL: Pillow's image processor and no gradient checkpointing, or what it does if not told otherwise",
+    )
     parser.add_argument("--only", nargs="+", choices=[setting.name for setting in SETTINGS])
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)

@@ -124,14 +124,15 @@ def open_processor(folder: Path, backend: str) -> Any:
 
 
 def open_trainer(args: argparse.Namespace, world: World) -> GRPOTrainer:
-    processor = open_processor(args.folder, args.images)
+    processor = open_processor(args.folder, "pil" if args.settings == "fastest" else "torchvision")
     tokenizer = processor.tokenizer
+    faster = {"gradient_checkpointing": False} if args.settings == "fastest" else {}
     config = GRPOConfig(
+        **faster,
         output_dir=str(args.folder / "trl"),
         report_to=[],
         use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
         disable_tqdm=True,
         save_strategy="no",
         logging_strategy="no",
@@ -173,7 +174,7 @@ def main() -> None:
     parser.add_argument("world", choices=WORLDS)
     parser.add_argument("--tasks", type=int, required=True)
     parser.add_argument("--siblings", type=int, required=True)
-    parser.add_argument("--images", choices=("torchvision", "pil"), default="pil")
+    parser.add_argument("--settings", choices=("fastest", "default"), required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
     out, sys.stdout = sys.stdout, sys.stderr  # what the libraries print is no answer
