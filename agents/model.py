@@ -216,6 +216,8 @@ class VLModel:
         shared[id(self.module.lm_head)] = self.module.lm_head
         twin = VLModel(copy.deepcopy(self.module, shared))
         twin.shape, twin._frozen = self.shape, self._frozen
+        if self._recomputed:
+            twin.checkpoint_layers()
         return twin
 
     def read_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

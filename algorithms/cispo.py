@@ -21,6 +21,7 @@ class CISPO(Rule):
     ratio_max: float = 5.0  # the largest weight itself, not an epsilon
     scale_by_std: bool = True
     silent_at_zero: ClassVar[bool] = True
+    needs_siblings: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """The group-relative advantage of the token's episode."""

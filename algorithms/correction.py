@@ -9,27 +9,19 @@ Sequence products grow with length; `geometric` looks at the mean per token inst
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from visualzoom.algorithms.surrogate import MAX_LOG_RATIO, episode_mean
+from visualzoom.algorithms.terms import CORRECTION_BOUNDS
 
 Correction = Literal["none", "tis", "icepop", "sequence-tis", "sequence-mask", "geometric-mask"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Kind:
-    """What is bounded, how, and the usual bounds."""
-
-    ratio: Callable[[Tensor, Tensor], Tensor]
-    """From log rho [T] and the episode of each token to the ratio that is bounded."""
-    truncates: bool
-    """Cut to the upper bound; else tokens outside the bounds weigh 0."""
-    low: float
-    high: float
+Ratio = Callable[[Tensor, Tensor], Tensor]
+"""From log rho [T] and the episode of each token to the ratio that is bounded."""
 
 
 def _token(log_rho_T: Tensor, episode_T: Tensor) -> Tensor:
@@ -45,12 +37,12 @@ def _geometric(log_rho_T: Tensor, episode_T: Tensor) -> Tensor:
     return episode_mean(log_rho_T, episode_T).exp()
 
 
-KINDS: Mapping[str, _Kind] = {
-    "tis": _Kind(ratio=_token, truncates=True, low=0.0, high=2.0),
-    "icepop": _Kind(ratio=_token, truncates=False, low=0.5, high=5.0),
-    "sequence-tis": _Kind(ratio=_sequence, truncates=True, low=0.0, high=2.0),
-    "sequence-mask": _Kind(ratio=_sequence, truncates=False, low=0.5, high=2.0),
-    "geometric-mask": _Kind(ratio=_geometric, truncates=False, low=0.99, high=1.01),
+RATIOS: Mapping[str, Ratio] = {
+    "tis": _token,
+    "icepop": _token,
+    "sequence-tis": _sequence,
+    "sequence-mask": _sequence,
+    "geometric-mask": _geometric,
 }
 
 
@@ -78,11 +70,12 @@ def correction_weights(
     """
     if correction == "none":
         return torch.ones_like(old_logprobs_T)
-    kind = KINDS[correction]
-    low, high = kind.low if low is None else low, kind.high if high is None else high
+    usual_low, usual_high = CORRECTION_BOUNDS[correction]
+    high = usual_high if high is None else high
     log_rho_T = (old_logprobs_T - behaviour_logprobs_T).detach().clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio_T = kind.ratio(log_rho_T, episode_T)
-    if kind.truncates:
+    ratio_T = RATIOS[correction](log_rho_T, episode_T)
+    if usual_low is None:
         return ratio_T.clamp(max=high)
+    low = usual_low if low is None else low
     weight_T = torch.ones_like(ratio_T) if correction == "geometric-mask" else ratio_T
     return torch.where((ratio_T >= low) & (ratio_T <= high), weight_T, 0.0)

@@ -12,18 +12,35 @@ from visualzoom.algorithms.surrogate import MAX_LOG_RATIO
 
 
 def credit_metrics(given: CreditIn, credit: Credit) -> dict[str, float]:
-    """Spread of the advantages, and how many groups teach anything."""
+    """Spread of the advantages, and how good the critic is."""
     advantages_T = credit.advantages_T.double()
     metrics = {"policy/adv_mean": advantages_T.mean().item(), "policy/adv_std": advantages_T.std(correction=0).item()}
-    least, greatest = _ends(given.rewards_E, given.group_E)
-    metrics["group/frac_zero_std"] = (least == greatest).double().mean().item()
-    if "accuracy" in given.parts_E:
-        worst, best = _ends(given.parts_E["accuracy"], given.group_E)
-        metrics["group/solve_all"] = (worst > 0.5).double().mean().item()
-        metrics["group/solve_none"] = (best <= 0.5).double().mean().item()
     if given.values_T is not None and credit.returns_T is not None:
         metrics["critic/explained_var"] = explained_variance(given.values_T, credit.returns_T)
     return metrics
+
+
+def group_metrics(rewards_E: Tensor, group_E: Tensor, right_E: Tensor | None = None) -> dict[str, float]:
+    """Shares of the groups that teach nothing: even ones, of one episode, all right, none right.
+
+    Args:
+        rewards_E: Of all episodes that can be learned from, before any group is left out.
+        group_E: Group of each.
+        right_E: Whether each is right, if that is known.
+    """
+    groups, index_E, sizes = torch.unique(group_E, return_inverse=True, return_counts=True)
+
+    def ends(values_E: Tensor) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(len(groups), dtype=values_E.dtype)
+        least = zeros.scatter_reduce(0, index_E, values_E, "amin", include_self=False)
+        return least, zeros.scatter_reduce(0, index_E, values_E, "amax", include_self=False)
+
+    least, greatest = ends(rewards_E)
+    shares = {"group/frac_zero_std": least == greatest, "group/singletons": sizes == 1}
+    if right_E is not None:
+        worst, best = ends(right_E.double())
+        shares |= {"group/solve_all": worst > 0.5, "group/solve_none": best <= 0.5}
+    return {name: share.double().mean().item() for name, share in shares.items()}
 
 
 def explained_variance(values_T: Tensor, returns_T: Tensor) -> float:
@@ -67,11 +84,3 @@ def mismatch_metrics(learner_logprobs_T: Tensor, behaviour_logprobs_T: Tensor) -
 def column_means(columns: Mapping[str, Tensor]) -> dict[str, float]:
     """The mean of each column of token figures."""
     return {name: column.double().mean().item() for name, column in columns.items() if len(column)}
-
-
-def _ends(values_E: Tensor, group_E: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and greatest value of each group."""
-    groups, index_E = torch.unique(group_E, return_inverse=True)
-    zeros = torch.zeros(len(groups), dtype=values_E.dtype)
-    least = zeros.scatter_reduce(0, index_E, values_E, "amin", include_self=False)
-    return least, zeros.scatter_reduce(0, index_E, values_E, "amax", include_self=False)

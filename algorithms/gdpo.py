@@ -21,10 +21,12 @@ from visualzoom.algorithms.surrogate import clipped
 class GDPO(Rule):
     """Group-decoupled normalisation of a reward with several parts."""
 
-    weights: Mapping[str, float] = field(default_factory=dict)  # of the named parts; 1 for those not named
+    weights: Mapping[str, float] = field(default_factory=dict)  # of the named parts, in place of the reward's own
     clip_low: float = 0.2
     clip_high: float = 0.28
     silent_at_zero: ClassVar[bool] = True
+    needs_siblings: ClassVar[bool] = True
+    by_parts: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """Weighted sum of the normalised parts, whitened."""
@@ -34,7 +36,8 @@ class GDPO(Rule):
             raise ValueError(f"GDPO: weights name {', '.join(unknown) or 'nothing'}; the reward's parts are {known}")
         total_E = torch.zeros_like(given.rewards_E)
         for name, part_E in given.parts_E.items():
-            total_E += self.weights.get(name, 1.0) * group_centred(part_E, given.group_E, scale_by_std=True)
+            weight = self.weights.get(name, given.part_weights.get(name, 1.0))
+            total_E += weight * group_centred(part_E, given.group_E, scale_by_std=True)
         return Credit(advantages_T=whitened(total_E)[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:

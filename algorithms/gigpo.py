@@ -29,6 +29,7 @@ class GiGPO(Rule):
     clip_low: float = 0.2
     clip_high: float = 0.28
     silent_at_zero: ClassVar[bool] = True
+    needs_siblings: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """Both advantages, added."""

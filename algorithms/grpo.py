@@ -28,6 +28,7 @@ class GRPO(Rule):
     clip_high: float = 0.28
     ratio_max: float = inf  # bounds the ratio where A < 0: 3 is the usual dual clip
     silent_at_zero: ClassVar[bool] = True
+    needs_siblings: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.std not in ("group", "batch", "none"):

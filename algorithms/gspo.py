@@ -24,6 +24,7 @@ class GSPO(Rule):
     scale_by_std: bool = True
     aggregation: Aggregation = "episode-mean"
     silent_at_zero: ClassVar[bool] = True
+    needs_siblings: ClassVar[bool] = True
 
     def credit(self, given: CreditIn) -> Credit:
         """The group-relative advantage of the token's episode."""

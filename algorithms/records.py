@@ -34,6 +34,8 @@ class CreditIn:
     """Equal for tokens whose turns began with the same observation."""
     parts_E: Mapping[str, Tensor] = field(default_factory=dict)  # each [E] float32
     """The named parts of the reward, unweighted."""
+    part_weights: Mapping[str, float] = field(default_factory=dict)
+    """What a part counts in the reward; 1 for those not named here."""
     greedy_E: Tensor | None = None  # [E] float32
     """Reward of a greedy episode of the same task; None unless the algorithm asks (`needs_greedy`)."""
     values_T: Tensor | None = None  # [T] float32
@@ -102,6 +104,14 @@ class Algorithm(Protocol):
         """Whether each task is also played once greedily, as a baseline."""
 
     @property
+    def needs_siblings(self) -> bool:
+        """Whether an episode without siblings teaches nothing."""
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether it is paid by the parts of the reward: then what is charged to their sum does not reach it."""
+
+    @property
     def silent_at_zero(self) -> bool:
         """Whether a token of advantage 0 pulls at nothing; then episodes of such tokens alone need not be read."""
 
@@ -136,4 +146,6 @@ class Rule:
     aggregation: Aggregation = "token-mean"
     needs_values: ClassVar[bool] = False
     needs_greedy: ClassVar[bool] = False
+    needs_siblings: ClassVar[bool] = False
+    by_parts: ClassVar[bool] = False
     silent_at_zero: ClassVar[bool] = False

@@ -16,7 +16,3 @@ ALGORITHMS: dict[str, str] = {
     "dtpo": "visualzoom.algorithms.dtpo:DTPO",
     "ppo": "visualzoom.algorithms.ppo:PPO",
 }
-GROUP_RELATIVE = frozenset({"rloo", "grpo", "gspo", "cispo", "sapo", "gigpo", "gdpo", "dtpo"})
-"""Those that learn nothing from an episode without siblings."""
-BY_PARTS = frozenset({"gdpo", "dtpo"})
-"""Those that are paid by the named parts of the reward: what is charged to their sum does not reach them."""

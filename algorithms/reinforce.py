@@ -16,7 +16,7 @@ import torch
 from visualzoom.algorithms.credit import group_centred
 from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
 from visualzoom.algorithms.state import RunningMean
-from visualzoom.algorithms.surrogate import policy_gradient
+from visualzoom.algorithms.surrogate import check_single_step, policy_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Reinforce(Rule):
     silent_at_zero: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_single_step(self)
         if self.baseline not in ("none", "batch", "ema"):
             raise ValueError(f"baseline={self.baseline!r}; allowed are 'none', 'batch' and 'ema'")
 

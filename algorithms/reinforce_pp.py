@@ -28,6 +28,11 @@ class ReinforcePP(Rule):
         if self.baseline not in ("none", "group") or not (0 < self.clip < 1 and 0 <= self.discount <= 1):
             raise ValueError(f"{self}; allowed are baseline 'none' or 'group', 0 < clip < 1 and 0 <= discount <= 1")
 
+    @property
+    def needs_siblings(self) -> bool:  # type: ignore[override]  # depends on the setting
+        """Only the group's baseline does."""
+        return self.baseline == "group"
+
     def credit(self, given: CreditIn) -> Credit:
         """Whitened rewards-to-go."""
         rewards_T = given.rewards_T

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
-from visualzoom.algorithms.surrogate import policy_gradient
+from visualzoom.algorithms.surrogate import check_single_step, policy_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,9 @@ class ReMax(Rule):
     aggregation: Aggregation = "episode-sum"
     needs_greedy: ClassVar[bool] = True
     silent_at_zero: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_single_step(self)
 
     def credit(self, given: CreditIn) -> Credit:
         """R minus what the greedy policy got."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from visualzoom.algorithms.credit import group_centred
 from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
-from visualzoom.algorithms.surrogate import policy_gradient
+from visualzoom.algorithms.surrogate import check_single_step, policy_gradient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,10 @@ class RLOO(Rule):
 
     aggregation: Aggregation = "episode-sum"
     silent_at_zero: ClassVar[bool] = True
+    needs_siblings: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_single_step(self)
 
     def credit(self, given: CreditIn) -> Credit:
         """R minus the mean of the others."""

@@ -25,6 +25,7 @@ class SAPO(Rule):
     scale_by_std: bool = True
     aggregation: Aggregation = "episode-mean"
     silent_at_zero: ClassVar[bool] = True
+    needs_siblings: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (self.tau_up > 0 and self.tau_down > 0):

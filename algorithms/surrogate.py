@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from visualzoom.algorithms.records import LossIn, LossOutput
+from visualzoom.algorithms.records import LossIn, LossOutput, Rule
 
 MAX_LOG_RATIO = 20.0
 """exp(20) = 5e8: beyond it a token is garbage; the bound keeps the loss finite and stops its gradient."""
@@ -33,6 +33,12 @@ def episode_mean(values_T: Tensor, episode_T: Tensor) -> Tensor:
 def policy_gradient(given: LossIn) -> LossOutput:
     """-A log pi. Source: REINFORCE (Williams 1992)."""
     return LossOutput(losses_T=-given.advantages_T * given.logprobs_T)
+
+
+def check_single_step(rule: Rule) -> None:
+    """Refuse a second step on the same batch: without a ratio its gradient would be of another policy."""
+    if rule.num_epochs != 1 or rule.num_minibatches != 1:
+        raise ValueError(f"{rule}; a loss without an importance ratio allows one epoch of one mini-batch")
 
 
 def clipped(given: LossIn, *, clip_low: float, clip_high: float, ratio_max: float = math.inf) -> LossOutput:

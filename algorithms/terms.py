@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+CORRECTION_BOUNDS: Mapping[str, tuple[float | None, float]] = {
+    "tis": (None, 2.0),
+    "icepop": (0.5, 5.0),
+    "sequence-tis": (None, 2.0),
+    "sequence-mask": (0.5, 2.0),
+    "geometric-mask": (0.99, 1.01),
+}
+"""Usual bounds, lower and upper, of each correction; one without a lower bound cuts off from above."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,8 +66,26 @@ class Terms:
             )
         if not (0 <= self.kl_weight < float("inf")) or not (abs(self.entropy_weight) < float("inf")):
             raise ValueError(f"kl_weight={self.kl_weight}, entropy_weight={self.entropy_weight}; give finite weights")
+        self._check_idle()
         low, high = self.correction_low, self.correction_high
         if (low is not None or high is not None) and self.correction == "none":
             raise ValueError("correction_low and correction_high bound a correction; choose one, such as tis")
-        if (low is not None and low < 0) or (high is not None and not high > (low or 0.0)):
-            raise ValueError(f"correction_low={low}, correction_high={high}; need 0 <= low < high")
+        if self.correction != "none":
+            usual_low, usual_high = CORRECTION_BOUNDS[self.correction]
+            if low is not None and usual_low is None:
+                raise ValueError(f"correction_low={low}: {self.correction} only cuts off from above; leave it out")
+            low, high = usual_low or 0.0 if low is None else low, usual_high if high is None else high
+            if not 0 <= low < high:
+                raise ValueError(f"{self.correction} between {low} and {high}: need 0 <= low < high; give both bounds")
+
+    def _check_idle(self) -> None:
+        """Refuse a setting that would have no effect beside the others."""
+        idle = {
+            "refill_rounds": (self.refill_rounds != 3 and not self.dynamic_sampling, "dynamic_sampling"),
+            "overlong_buffer_tokens": (self.overlong_buffer_tokens > 0 and not self.overlong_tokens, "overlong_tokens"),
+            "kl_in": (self.kl_in != "loss" and self.kl == "none", "kl"),
+            "kl_weight": (self.kl_weight != 1e-3 and self.kl == "none", "kl"),
+        }
+        for name, (is_idle, partner) in idle.items():
+            if is_idle:
+                raise ValueError(f"{name} has no effect without {partner}; give that too, or leave it out")

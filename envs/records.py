@@ -169,6 +169,8 @@ class Reward:
 
     total: float
     parts: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What a part counts in the total; 1 for those not named here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

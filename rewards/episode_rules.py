@@ -43,7 +43,8 @@ class DeepEyesReward:
             "tool": float(right and episode.num_looks >= 1),
         }
         total = self.accuracy * parts["accuracy"] + self.format * parts["format"] + self.tool * parts["tool"]
-        return Reward(total=total, parts=parts)
+        weights = {"accuracy": self.accuracy, "format": self.format, "tool": self.tool}
+        return Reward(total=total, parts=parts, weights=weights)
 
 
 deepeyes = DeepEyesReward()

@@ -206,10 +206,9 @@ def _check_call(name: str, kind: str, make: Callable[..., object], *given: objec
 def _checked(name: str, algorithm: object) -> Algorithm:
     """The algorithm, if it has what the loop needs and learns at all."""
     if not isinstance(algorithm, Algorithm):
-        members = "credit, loss, needs_values, needs_greedy, silent_at_zero, num_epochs, num_minibatches, aggregation"
         raise UsageError(
-            f"--algorithm {name}: this gives a {type(algorithm).__name__}; an algorithm has {members}. Inherit "
-            "visualzoom.algorithms.records.Rule for all but the first two"
+            f"--algorithm {name}: this gives a {type(algorithm).__name__}; an algorithm has the members of `Algorithm` "
+            "in visualzoom.algorithms.records. Inherit `Rule` from there for all of them but credit and loss"
         )
     counts = (algorithm.num_epochs, algorithm.num_minibatches)
     if not all(isinstance(count, int) and count >= 1 for count in counts):

@@ -5,14 +5,19 @@ Law: after `check_train` only the machine can fail (memory, disk, network); noth
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
-from visualzoom.algorithms.registry import ALGORITHMS, BY_PARTS, GROUP_RELATIVE
+from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.registry import resolve
 from visualzoom.training.config import TrainConfig, UsageError, WorldConfig
 from visualzoom.training.metrics import TRACKERS
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, scope_of
 from visualzoom.training.run_folder import check_run_folder
 from visualzoom.training.world import check_world, user_errors
+
+if TYPE_CHECKING:
+    from visualzoom.algorithms.records import Algorithm
 
 
 def scope_warning(config: TrainConfig) -> str:
@@ -40,11 +45,6 @@ def check_train(config: TrainConfig) -> None:
     if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
         with user_errors("--algorithm"):
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
-    if config.algorithm in GROUP_RELATIVE and config.learn.group_size < 2:
-        raise UsageError(
-            f"--group-size 1: {config.algorithm} compares siblings; give at least 2, or --algorithm reinforce or ppo"
-        )
-    _refuse_lost_charges(config)
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):
@@ -69,6 +69,7 @@ def check_train(config: TrainConfig) -> None:
         raise UsageError(
             f"--critic {config.learn.critic}: {config.algorithm} has no critic; say --algorithm ppo, or leave it out"
         )
+    _refuse_what_algorithm_lacks(config, algorithm)
     agent_class(config.agent)
     if folder is not None:
         with user_errors(f"--model {config.model}"):
@@ -76,14 +77,26 @@ def check_train(config: TrainConfig) -> None:
         check_trained(config.learn, folder)
 
 
-def _refuse_lost_charges(config: TrainConfig) -> None:
-    """A charge that the algorithm would not hear of must not be dropped in silence."""
-    terms = config.terms
-    kl_is_paid = terms.kl != "none" and terms.kl_in == "reward"
-    asked = {"--overlong-tokens": terms.overlong_tokens > 0, "--kl-in reward": kl_is_paid}
-    lost = [flag for flag, is_asked in asked.items() if is_asked]
-    if lost and config.algorithm in BY_PARTS:
+def _refuse_what_algorithm_lacks(config: TrainConfig, algorithm: Algorithm) -> None:
+    """Settings that the algorithm would pass over in silence."""
+    name, terms, learn = config.algorithm, config.terms, config.learn
+    if learn.group_size < 2 and algorithm.needs_siblings:
+        raise UsageError(f"--group-size 1: {name} compares siblings; give at least 2, or --algorithm reinforce or ppo")
+    if learn.group_size < 2 and terms.dynamic_sampling:
+        raise UsageError("--dynamic-sampling: a group of one episode is always even; give --group-size 2 or more")
+    if learn.tasks_per_step < algorithm.num_minibatches:
         raise UsageError(
-            f"{lost[0]}: {config.algorithm} is paid by the parts of the reward, and this is charged to their sum. "
+            f"--tasks-per-step {learn.tasks_per_step}: {name} wants {algorithm.num_minibatches} mini-batches of whole "
+            "groups; give at least as many tasks, or --algorithm-options num_minibatches=1"
+        )
+    by_sum = {
+        "--overlong-tokens": terms.overlong_tokens > 0,
+        "--kl-in reward": terms.kl != "none" and terms.kl_in == "reward",
+        "--dynamic-sampling": terms.dynamic_sampling,
+    }
+    lost = [flag for flag, is_asked in by_sum.items() if is_asked]
+    if lost and algorithm.by_parts:
+        raise UsageError(
+            f"{lost[0]}: {name} is paid by the parts of the reward, and this is about their sum. "
             "Leave it out, charge KL in the loss (--kl-in loss), or take another algorithm"
         )

@@ -26,6 +26,7 @@ class Course:
     """Equal for turns that began with the same observation."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """Of the reward."""
+    part_weights: Mapping[str, float] = field(default_factory=dict)
     truncated: bool = False
     greedy_reward: float = math.nan
 
@@ -47,6 +48,7 @@ def course_of(one: Played, greedy_rewards: Mapping[int, float]) -> Course:
         calls=tuple(bool(turn.tool_results) for turn in episode.turns),
         states=tuple(_state(one, turn) for turn in range(len(episode.turns))),
         parts=episode.reward.parts,
+        part_weights=episode.reward.weights,
         truncated=not episode.stop_reason.terminated,
         greedy_reward=greedy_rewards.get(one.job.task_index, math.nan),
     )

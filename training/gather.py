@@ -16,6 +16,7 @@ import torch
 
 from visualzoom.agents.ledger import Author, TokenLedger
 from visualzoom.agents.rollout import Played, group_jobs, play
+from visualzoom.algorithms.diagnostics import group_metrics
 from visualzoom.algorithms.filters import informative
 from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
 from visualzoom.training.pack import learnable
@@ -63,6 +64,7 @@ class Gathered:
         return {
             **_lengths(ledgers),
             "rollout/surprise/mean": statistics.fmean(surprises) if surprises else math.nan,
+            **_groups(self.usable),
             "rollout/episodes": float(len(self.played)),
             "rollout/dropped/zero_std": float(self.num_even),
             "rollout/dropped/truncated": float(self.num_truncated),
@@ -90,8 +92,9 @@ def gather(run: Run) -> Gathered:
         tasks = draw_tasks(run.config.seed, gathered.next_task, missing)
         gathered.next_task += missing
         _play(run, gathered, tasks)
-    if not gathered.kept:  # nothing but even groups: the step does nothing, which is what they teach
-        gathered.kept = list(gathered.usable)
+    if not gathered.kept:  # nothing but even groups: a step of the usual size goes on with them
+        first = set(list(dict.fromkeys(one.job.task_index for one in gathered.usable))[: learn.tasks_per_step])
+        gathered.kept = [one for one in gathered.usable if one.job.task_index in first]
     return gathered
 
 
@@ -126,6 +129,19 @@ def _play_greedily(run: Run, tasks: Sequence[int]) -> dict[int, float]:
     jobs = group_jobs(tasks, group_size=1, seed=run.config.seed)
     played = play(run.greedy_agent(), run.envs, jobs)
     return {one.job.task_index: one.episode.reward.total for one in played if one.episode.reward is not None}
+
+
+def _groups(usable: Sequence[Played]) -> dict[str, float]:
+    """What the groups teach, before any is left out."""
+    rewards = [one.episode.reward for one in usable if one.episode.reward is not None]
+    if not rewards:
+        return {}
+    known = all("accuracy" in reward.parts for reward in rewards)
+    return group_metrics(
+        torch.tensor([reward.total for reward in rewards]),
+        torch.tensor([one.job.task_index for one in usable]),
+        torch.tensor([float(reward.parts["accuracy"]) for reward in rewards]) if known else None,
+    )
 
 
 def _lengths(ledgers: Sequence[TokenLedger]) -> dict[str, float]:

@@ -195,6 +195,7 @@ class Learner:
             loss_in = given.loss_in(layout.action_A, layout.episode_A, predicted, weights_T)
             output = given.objective.loss(loss_in)
             output.loss.backward()
+            self._stepper.masters.take_gradients()
             tally.add_pass(layout, output, loss_in)
 
     def _predict(self, layout: Layout, token_T: Tensor) -> Predicted:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from visualzoom.agents.rollout import Played
 from visualzoom.algorithms.diagnostics import credit_metrics
+from visualzoom.algorithms.records import Credit, CreditIn
 from visualzoom.evaluation.curves import draw_curves
 from visualzoom.evaluation.evaluate import Mode
 from visualzoom.evaluation.measure import Measures
@@ -56,7 +57,7 @@ def train(config: TrainConfig) -> Summary | None:
                 values = run.learner.values(batch) if objective.algorithm.needs_values else None
                 reference = run.learner.reference_logprobs(batch) if objective.needs_reference else None
                 given = batch.credit_in(values, reference)
-                credit = objective.credit(given)
+                credit = credit_or_give_up(run, given)
             with clock.phase("update"):
                 report = run.learner.update(batch, credit, objective, values_T=values, reference_logprobs_T=reference)
             state.step, state.next_task = state.step + 1, gathered.next_task
@@ -90,9 +91,21 @@ def give_up(run: Run, gathered: Gathered) -> NoReturn:
     raise UsageError(
         f"none of the {len(played)} episodes of step {run.state.step + 1} can be learned from: {why} "
         f"({ends}{problem}). After context_overflow raise --max-context-tokens; after env_error mend the environment, "
-        "reward or tool; with --truncated drop raise the limit that was met. "
-        f"Then go on with --resume {run.folder.path}"
+        "reward or tool, and go on with --resume; with --truncated drop raise the limit that was met. A limit can't be "
+        f"changed on resume: begin a new run from here with --model {run.folder.path} --out NEW"
     )
+
+
+def credit_or_give_up(run: Run, given: CreditIn) -> Credit:
+    """The objective's credit; a reward that the algorithm can't work with is the user's to mend."""
+    try:
+        return run.objective.credit(given)
+    except ValueError as problem:
+        run.save()
+        raise UsageError(
+            f"--algorithm {run.config.algorithm} with --reward {run.config.world.reward}: {problem}. What was trained "
+            f"so far is saved in {run.folder.path}"
+        ) from problem
 
 
 def sound(run: Run, alarms: Sequence[str], progress: Progress) -> bool:

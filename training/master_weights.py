@@ -25,10 +25,15 @@ class MasterWeights:
         self._copied = [(parameter, copy) for parameter, copy in pairs if copy is not parameter]
 
     def take_gradients(self) -> None:
-        """Move the gradients from the parameters to their copies."""
+        """Add the gradients of the parameters to those of their copies, in float32; after each backward pass.
+
+        Left in half precision they would add up in it, and small ones of many passes would be lost.
+        """
         for parameter, copy in self._copied:
-            copy.grad = None if parameter.grad is None else parameter.grad.float()
-            parameter.grad = None
+            if parameter.grad is not None:
+                gradient = parameter.grad.float()
+                copy.grad = gradient if copy.grad is None else copy.grad.add_(gradient)
+                parameter.grad = None
 
     @torch.no_grad()
     def hand_out(self) -> None:

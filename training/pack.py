@@ -79,6 +79,7 @@ class Batch:
     """Cut off by a limit."""
     greedy_E: Tensor  # [E] float32, NaN where nobody played greedily
     parts_E: Mapping[str, Tensor]  # each [E] float32
+    part_weights: Mapping[str, float]
     episode_T: Tensor  # [T] int64
     turn_T: Tensor  # [T] int64
     token_T: Tensor  # [T] int64
@@ -109,6 +110,7 @@ class Batch:
             calls_T=self.calls_T,
             anchor_T=self.anchor_T,
             parts_E=self.parts_E,
+            part_weights=self.part_weights,
             greedy_E=None if bool(self.greedy_E.isnan().any()) else self.greedy_E,
             values_T=values_T,
             behaviour_logprobs_T=self.behaviour_logprobs_T,
@@ -142,8 +144,10 @@ def pack(
             f"{len(ledgers)} ledgers, {len(rewards)} rewards, {len(groups)} groups and {len(courses)} courses; "
             "give one of each"
         )
-    if not np.isfinite(rewards).all():
-        raise ValueError(f"rewards must be finite, got {[r for r in rewards if not np.isfinite(r)][:3]}")
+    numbers = [*rewards, *(part for course in courses for part in course.parts.values())]
+    if not np.isfinite(numbers).all():
+        strange = [number for number in numbers if not np.isfinite(number)]
+        raise ValueError(f"rewards and their parts must be finite, got {strange[:3]}")
     columns = _Columns()
     for episode, (ledger, reward, course) in enumerate(zip(ledgers, rewards, courses, strict=True)):
         columns.add(episode, ledger, reward, course)
@@ -156,7 +160,11 @@ def pack(
         group_E=torch.tensor(groups, dtype=torch.int64),
         truncated_E=torch.tensor([course.truncated for course in courses]),
         greedy_E=torch.tensor([course.greedy_reward for course in courses], dtype=torch.float32),
-        parts_E={name: torch.tensor([course.parts.get(name, 0.0) for course in courses]) for name in names},
+        parts_E={
+            name: torch.tensor([course.parts.get(name, 0.0) for course in courses], dtype=torch.float32)
+            for name in names
+        },
+        part_weights={name: weight for course in courses for name, weight in course.part_weights.items()},
         episode_T=torch.tensor(columns.episodes),
         turn_T=torch.tensor(columns.turns),
         token_T=torch.tensor(columns.tokens),

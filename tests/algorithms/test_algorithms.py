@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -34,6 +34,7 @@ from visualzoom.algorithms.remax import ReMax
 from visualzoom.algorithms.rloo import RLOO
 from visualzoom.algorithms.sapo import SAPO
 from visualzoom.algorithms.state import Stateful
+from visualzoom.algorithms.surrogate import episode_mean
 from visualzoom.algorithms.testing import credit_in, loss_in
 
 
@@ -82,6 +83,22 @@ def test_gradients_equal_finite_differences(make: Make, turns: list[list[int]], 
     assert min(slopes) - 1e-5 <= expected <= max(slopes) + 1e-5  # between them where a clip begins just there
 
 
+@given(turns=episodes, drift=st.sampled_from([0.05, 0.4, 3.0]))
+def test_those_that_stop_gradients_have_the_gradient_that_their_pages_say(turns: list[list[int]], drift: float) -> None:
+    """CISPO: -min(r, ratio_max) A, everywhere; GSPO: -s A at each token of an episode that is not clipped."""
+    batch = make_given(turns)
+    cispo, gspo = CISPO(ratio_max=2.0), GSPO(clip_low=0.2, clip_high=0.3)
+    given_loss = loss_in(batch, cispo.credit(batch), drift=drift)
+    log_ratio_T = (given_loss.logprobs_T - given_loss.old_logprobs_T).detach()
+    expected_T = -log_ratio_T.exp().clamp(max=2.0) * given_loss.advantages_T * given_loss.weights_T
+    torch.testing.assert_close(gradient_of(Objective(algorithm=cispo), given_loss), expected_T)
+    ratio_T = episode_mean(log_ratio_T, batch.episode_T).exp()
+    up_T, down_T = given_loss.advantages_T > 0, given_loss.advantages_T < 0
+    silenced_T = (up_T & (ratio_T > 1.3)) | (down_T & (ratio_T < 0.8))
+    expected_T = torch.where(silenced_T, 0.0, -ratio_T * given_loss.advantages_T * given_loss.weights_T)
+    torch.testing.assert_close(gradient_of(Objective(algorithm=gspo), given_loss), expected_T)
+
+
 @every
 @given(turns=episodes, order=st.randoms(use_true_random=False))
 def test_the_order_of_episodes_and_the_names_of_groups_do_not_matter(make: Make, turns: list[list[int]], order) -> None:  # type: ignore[no-untyped-def]
@@ -90,6 +107,9 @@ def test_the_order_of_episodes_and_the_names_of_groups_do_not_matter(make: Make,
     order.shuffle(places)
     inverse_E = torch.tensor(places).argsort()
     token_order = torch.cat([torch.nonzero(batch.episode_T == e)[:, 0] for e in places])
+    columns: dict[str, Any] = {
+        name: column[token_order] for name, column in vars_of(batch).items() if column is not None
+    }
     shuffled = replace(
         batch,
         rewards_E=batch.rewards_E[places],
@@ -97,11 +117,7 @@ def test_the_order_of_episodes_and_the_names_of_groups_do_not_matter(make: Make,
         episode_T=inverse_E[batch.episode_T][token_order],
         parts_E={name: part_E[places] for name, part_E in batch.parts_E.items()},
         greedy_E=None if batch.greedy_E is None else batch.greedy_E[places],
-        **{
-            name: column[token_order]
-            for name in ("turn_T", "rewards_T", "calls_T", "anchor_T", "values_T", "behaviour_logprobs_T")
-            if (column := vars_of(batch)[name]) is not None
-        },
+        **columns,
     )
     expected, found = make().credit(batch), make().credit(shuffled)
     torch.testing.assert_close(found.advantages_T, expected.advantages_T[token_order], atol=1e-9, rtol=1e-7)

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.algorithms.correction import KINDS, Correction, correction_weights
+from visualzoom.algorithms.correction import Correction, correction_weights
+from visualzoom.algorithms.terms import CORRECTION_BOUNDS
 
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 gaps = st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=12)
@@ -46,10 +47,10 @@ def test_hand_computed_weights() -> None:
 @pytest.mark.parametrize("correction", [name for name in CORRECTIONS if name != "none"])
 @given(found=gaps)
 def test_weights_stay_within_their_bounds_or_are_0(correction: Correction, found: list[float]) -> None:
-    kind = KINDS[correction]
+    low, high = CORRECTION_BOUNDS[correction]
     for weight in weigh(correction, found):
-        assert weight <= max(kind.high, 1.0) * (1 + 1e-9)
-        assert weight == 0.0 or kind.truncates or weight >= min(kind.low, 1.0) * (1 - 1e-9)
+        assert weight <= max(high, 1.0) * (1 + 1e-9)
+        assert weight == 0.0 or low is None or weight >= min(low, 1.0) * (1 - 1e-9)
 
 
 @given(found=gaps, more=st.floats(0, 3))
@@ -70,3 +71,11 @@ def test_a_sequence_weighs_the_product_of_its_tokens(found: list[float]) -> None
 def test_weights_carry_no_gradient() -> None:
     old_T = torch.zeros(3, requires_grad=True)
     assert not correction_weights("tis", old_T, torch.ones(3), EPISODE_T[:3]).requires_grad
+
+
+@given(found=gaps)
+def test_masking_twice_is_masking_once(found: list[float]) -> None:
+    once = weigh("icepop", found)
+    kept = [gap for gap, weight in zip(found, once, strict=True) if weight]
+    if kept:
+        assert weigh("icepop", kept) == [weight for weight in once if weight]

@@ -15,9 +15,9 @@ from visualzoom.algorithms.diagnostics import (
     credit_metrics,
     drift_metrics,
     explained_variance,
+    group_metrics,
     mismatch_metrics,
 )
-from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.ppo import PPO
 from visualzoom.algorithms.records import Credit
 from visualzoom.algorithms.testing import credit_in
@@ -31,43 +31,20 @@ def numbers(*values: float) -> Tensor:
 
 def test_groups_are_counted_by_what_they_teach() -> None:
     """Group 0 differs; 1 is solved; 2 is not solved by anyone and yet earns different rewards; 3 is a group of one."""
-    given_credit = credit_in(
-        rewards=[1.0, 0.0, 0.5, 0.5, -0.2, 0.0, 2.0],
-        groups=[0, 0, 1, 1, 2, 2, 3],
-        turns=[[1]] * 7,
-        parts={"accuracy": [1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]},
-    )
-    metrics = credit_metrics(given_credit, Credit(advantages_T=numbers(2.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0)))
-    assert metrics["group/frac_zero_std"] == 2 / 4
-    assert metrics["group/solve_all"] == 2 / 4
-    assert metrics["group/solve_none"] == 1 / 4
-    assert metrics["policy/adv_mean"] == 0.0
-    assert metrics["policy/adv_std"] == pytest.approx(math.sqrt(8 / 7))
-    assert "critic/explained_var" not in metrics
+    rewards_E, group_E = numbers(1.0, 0.0, 0.5, 0.5, -0.2, 0.0, 2.0), torch.tensor([0, 0, 1, 1, 2, 2, 3])
+    right_E = numbers(1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0)
+    expected = {"group/frac_zero_std": 2 / 4, "group/singletons": 1 / 4, "group/solve_all": 2 / 4}
+    assert group_metrics(rewards_E, group_E, right_E) == expected | {"group/solve_none": 1 / 4}
+    order = torch.tensor([6, 2, 0, 5, 3, 1, 4])
+    again = group_metrics(rewards_E[order], 900 - 7 * group_E[order], right_E[order])
+    assert again == group_metrics(rewards_E, group_E, right_E)
+    assert set(group_metrics(rewards_E, group_E)) == {"group/frac_zero_std", "group/singletons"}
 
 
-def test_the_order_of_episodes_and_the_names_of_groups_do_not_matter() -> None:
-    parts, rewards = [1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 2.0]
-    one = credit_in(rewards=rewards, groups=[0, 0, 1, 1], turns=[[1]] * 4, parts={"accuracy": parts})
-    order = [2, 0, 3, 1]
-    other = credit_in(
-        rewards=[rewards[i] for i in order],
-        groups=[700, 3, 700, 3],
-        turns=[[1]] * 4,
-        parts={"accuracy": [parts[i] for i in order]},
-    )
-    found, again = (credit_metrics(batch, GRPO().credit(batch)) for batch in (one, other))
-    assert found == pytest.approx(again)
-    assert found["group/frac_zero_std"] == found["group/solve_all"] == 0.5
-
-
-def test_what_was_not_measured_is_not_reported() -> None:
+def test_the_spread_of_the_advantages_and_the_critic_are_reported() -> None:
     given_credit = credit_in(rewards=[1.0, 0.0], groups=[0, 0], turns=[[1], [1]])
-    assert set(credit_metrics(given_credit, GRPO().credit(given_credit))) == {
-        "policy/adv_mean",
-        "policy/adv_std",
-        "group/frac_zero_std",
-    }
+    metrics = credit_metrics(given_credit, Credit(advantages_T=numbers(2.0, -2.0)))
+    assert metrics == {"policy/adv_mean": 0.0, "policy/adv_std": 2.0}
     assert "critic/explained_var" in credit_metrics(given_credit, PPO().credit(given_credit))
 
 

@@ -19,7 +19,7 @@ from visualzoom.algorithms.kl import kl_estimate
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.ppo import PPO
 from visualzoom.algorithms.records import Algorithm, CreditIn, LossIn
-from visualzoom.algorithms.registry import ALGORITHMS, BY_PARTS, GROUP_RELATIVE
+from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.algorithms.reinforce import Reinforce
 from visualzoom.algorithms.reinforce_pp import ReinforcePP
 from visualzoom.algorithms.terms import Terms
@@ -135,14 +135,14 @@ def test_a_charge_reaches_all_but_those_that_are_paid_by_parts(name: str) -> Non
     batch = made_of_parts([[2], [1, 3], [1], [4]])
     charged = Objective(algorithm=by_name(name), terms=Terms(overlong_tokens=3, overlong_buffer_tokens=2))
     found_T, plain_T = charged.credit(batch).advantages_T, by_name(name).credit(batch).advantages_T
-    assert found_T.equal(plain_T) is (name in BY_PARTS)
+    assert found_T.equal(plain_T) is by_name(name).by_parts
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_without_siblings_those_that_compare_them_learn_nothing(name: str) -> None:
     batch = made_of_parts([[2], [1, 3], [1], [4]])
     alone = replace(batch, group_E=torch.arange(4), anchor_T=batch.episode_T * 9 + batch.turn_T)
-    assert (not by_name(name).credit(alone).advantages_T.any()) is (name in GROUP_RELATIVE)
+    assert (not by_name(name).credit(alone).advantages_T.any()) is by_name(name).needs_siblings
 
 
 @pytest.mark.parametrize(("truncated", "episodes"), [("keep", 3), ("mask", 2)])
@@ -180,6 +180,11 @@ def test_the_user_may_choose_another_aggregation() -> None:
         ({"kl_weight": float("nan")}, "finite weights"),
         ({"correction_high": 2.0}, "choose one, such as tis"),
         ({"correction": "icepop", "correction_low": 3.0, "correction_high": 2.0}, "0 <= low < high"),
+        ({"correction": "icepop", "correction_high": 0.3}, "between 0.5 and 0.3"),
+        ({"correction": "tis", "correction_low": 0.5}, "only cuts off from above"),
+        ({"kl_weight": 0.1}, "no effect without kl"),
+        ({"refill_rounds": 5}, "no effect without dynamic_sampling"),
+        ({"overlong_buffer_tokens": 5}, "overlong_tokens"),
     ],
 )
 def test_terms_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:

@@ -90,7 +90,7 @@ def corrected(correction: Any, mode: str, low: float | None = None, high: float 
         "vllm_importance_sampling_clip_min": low,
     }
     algorithm = GRPO(clip_low=0.2, clip_high=0.2, eps=1e-4)
-    terms = Terms(correction=correction, correction_low=0.0 if low is None else low, correction_high=high)
+    terms = Terms(correction=correction, correction_low=low, correction_high=high)
     return Case(settings=settings, algorithm=algorithm, terms=terms, sampled=True, same_eps=True)
 
 

@@ -151,3 +151,17 @@ def test_a_critic_of_another_kind_is_refused() -> None:
     state = with_critic("head").state_dict()
     with pytest.raises(ValueError, match="of the kind 'head', this one is 'separate'"):
         with_critic("separate").load_state_dict(state)
+
+
+def test_a_separate_critic_computes_its_layers_again_too() -> None:
+    """Also where a group is larger than a pass."""
+    expected, found = (with_critic("separate", budget_tokens=30, checkpoint_layers=again) for again in (False, True))
+    batch = make_batch(expected.model)
+    assert trunk_of(found)._recomputed and not trunk_of(expected)._recomputed
+    for learner in (expected, found):
+        gradients(learner, batch, ValuesOnly())
+    named = dict(trunk_of(expected).module.model.named_parameters())
+    for name, parameter in trunk_of(found).module.model.named_parameters():
+        if parameter.grad is not None:
+            assert named[name].grad is not None
+            torch.testing.assert_close(parameter.grad, named[name].grad, msg=name)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learners import PROMPTS, PolicyGradient, assert_equal_gradients, gradients, make_batch, make_learner, update
-from torch import Tensor
+from torch import Tensor, nn
 
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_testing import (
@@ -29,7 +29,10 @@ from visualzoom.algorithms.records import Credit, LossIn, LossOutput
 from visualzoom.algorithms.terms import Terms
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.learner_report import LearnerReport, Tally
+from visualzoom.training.master_weights import MasterWeights
 from visualzoom.training.pack import Batch, pack
+from visualzoom.training.schedule import Schedule
+from visualzoom.training.stepper import Part, Stepper
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -305,3 +308,37 @@ def test_wrong_advantages_and_missing_values_are_refused() -> None:
         learner.values(batch)
     with pytest.raises(ValueError, match="whether they keep a critic"):
         learner.load_state_dict(make_learner(with_values=True).state_dict())
+
+
+@pytest.mark.parametrize("reading", ["shared", "plain"])
+def test_the_loss_is_that_of_plain_rows(reading: str) -> None:
+    learner = make_learner(reading=reading, budget_tokens=60)
+    batch = make_batch(make_learner().model)
+    found, expected = Tally(), Tally()
+    gradients(learner, batch, tally=found)
+    gradients(make_learner(budget_tokens=10**6), batch, tally=expected)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5, abs=1e-6)
+
+
+def test_gradients_of_many_passes_add_up_in_float32_for_half_precision() -> None:
+    """Two passes of which one is 1/512 of the other: in bfloat16 the small one would be lost."""
+    parameter = nn.Parameter(torch.zeros(4, dtype=torch.bfloat16))
+    masters = MasterWeights([parameter])
+    for gradient in (1.0, *[1 / 1024] * 512):
+        parameter.grad = torch.full_like(parameter, gradient)
+        masters.take_gradients()
+    (copied,) = masters.stepped
+    assert copied.grad is not None and copied.grad.tolist() == [1.5] * 4
+    assert parameter.grad is None
+
+
+def test_each_part_is_clipped_to_the_norm_on_its_own() -> None:
+    policy, critic = (nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
+    parts = [Part(parameters=[one], peak_rate=0.1) for one in (policy, critic)]
+    schedule = Schedule(shape="constant", warmup_steps=0, num_steps=1, least_share=0.0)
+    stepper = Stepper(parts, schedule, betas=(0.9, 0.999), weight_decay=0.0, max_grad_norm=1.0, fused=False)
+    policy.grad, critic.grad = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[0.3, 0.0], [0.0, 0.0]])
+    assert stepper.step() == pytest.approx(5.0)
+    first_moments = [state["exp_avg"] for state in stepper.state_dict()["optimizer"]["state"].values()]
+    torch.testing.assert_close(first_moments[0], 0.1 * torch.tensor([[0.6, 0.8], [0.0, 0.0]]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first_moments[1], 0.1 * torch.tensor([[0.3, 0.0], [0.0, 0.0]]), atol=1e-5, rtol=1e-4)

@@ -13,6 +13,7 @@ from visualzoom.agents.pool import Job
 from visualzoom.agents.records import ShownImage
 from visualzoom.agents.rollout import Played
 from visualzoom.envs.records import Episode, Reward, StopReason, Task
+from visualzoom.training.course import Course
 from visualzoom.training.pack import pack, pack_played
 
 IMAGES = (random_image(0), random_image(1))
@@ -113,3 +114,16 @@ def test_nothing_is_read_twice_and_the_last_sampled_token_not_at_all() -> None:
     (stem,) = pack(siblings, [0.0] * 3, [0] * 3).stems
     assert (stem.num_prefix, [branch.num_tail for branch in stem.branches]) == (3, [5, 5, 5])
     assert (stem.num_tokens, stem.num_actions) == (18, 12)
+
+
+def test_parts_of_the_reward_are_numbers_whatever_the_user_wrote() -> None:
+    ledgers = [reply(open_ledger(1, 8), [20, 2]) for _ in range(2)]
+    courses = [
+        Course(parts={"accuracy": 1, "format": True}, part_weights={"accuracy": 0.8}),
+        Course(parts={"accuracy": 0}),
+    ]
+    batch = pack(ledgers, [1.0, 0.0], [0, 0], courses=courses)
+    assert all(part_E.dtype == torch.float32 for part_E in batch.parts_E.values())
+    assert batch.parts_E["format"].tolist() == [1.0, 0.0] and batch.credit_in().part_weights == {"accuracy": 0.8}
+    with pytest.raises(ValueError, match="rewards and their parts must be finite"):
+        pack(ledgers, [1.0, 0.0], [0, 0], courses=[Course(parts={"accuracy": float("nan")}), Course()])
