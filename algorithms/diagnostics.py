@@ -82,5 +82,5 @@ def mismatch_metrics(learner_logprobs_T: Tensor, behaviour_logprobs_T: Tensor) -
 
 
 def column_means(columns: Mapping[str, Tensor]) -> dict[str, float]:
-    """The mean of each column of token figures."""
-    return {name: column.double().mean().item() for name, column in columns.items() if len(column)}
+    """The mean of each column of token figures, over the tokens that have one."""
+    return {name: column.double().nanmean().item() for name, column in columns.items() if len(column)}

@@ -3,13 +3,13 @@
 A = GAE, whitened over the batch;  loss = mean over tokens of max(-A r, -A clip(r, 1 - clip, 1 + clip))
 + value_weight max((V - R)^2, (V_clipped - R)^2) / 2,  R = A + V_old before whitening.
 GAE runs over action tokens (`level=token`), over turns (`turn`), or over turns and then inside each (`bilevel`).
-Sources: PPO (arXiv 1707.06347), GAE (arXiv 1506.02438), VAGEN (arXiv 2510.16907); discount = decay = 1 as usual for
-language models.
+Sources: PPO (arXiv 1707.06347), GAE (arXiv 1506.02438), VAGEN (arXiv 2510.16907); discounts 1 as for language models.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import nan
 from typing import ClassVar, Literal
 
 from visualzoom.algorithms.credit import whitened
@@ -25,7 +25,7 @@ class PPO(Rule):
     level: Literal["token", "turn", "bilevel"] = "token"
     clip: float = 0.2
     value_clip: float = 0.5
-    value_weight: float = 0.1  # small, for critics that share the policy's body
+    value_weight: float = 0.1  # small, for critics that share the policy's body; `turn` asks one token a turn alone
     discount: float = 1.0  # from action token to action token
     turn_discount: float = 1.0  # from turn to turn, for `turn` and `bilevel`
     decay: float = 1.0  # lambda of GAE: 1 trusts the rewards alone, 0 the critic alone
@@ -55,5 +55,6 @@ class PPO(Rule):
             raise ValueError("PPO got no values; give LossIn.values_T, LossIn.old_values_T and LossIn.returns_T")
         policy = clipped(given, clip_low=self.clip, clip_high=self.clip)
         value_T = clipped_value_loss(given.values_T, given.old_values_T, given.returns_T, clip=self.value_clip)
-        metrics_T = {**policy.metrics_T, "critic/value_loss": value_T.detach()}
+        asked_T = value_T.detach().masked_fill(given.returns_T.isnan(), nan)  # of `turn` one token a turn
+        metrics_T = {**policy.metrics_T, "critic/value_loss": asked_T}
         return replace(policy, value_losses_T=self.value_weight * value_T, metrics_T=metrics_T)

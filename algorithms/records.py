@@ -88,7 +88,7 @@ class LossOutput:
     losses_T: Tensor  # [T]
     value_losses_T: Tensor | None = None  # [T], already weighted against `losses_T`
     metrics_T: Mapping[str, Tensor] = field(default_factory=dict)  # each [T], detached
-    """Reported as means over the tokens that carry loss."""
+    """Reported as means over the tokens that carry loss; NaN where a token has no such figure."""
 
 
 @runtime_checkable

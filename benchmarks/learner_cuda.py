@@ -114,7 +114,7 @@ class Shape:
         copies = 1 if shared else siblings
         num_tokens = copies * prompt + siblings * tail
         seen = copies * prompt * (prompt + 1) / 2 + siblings * (tail * prompt + tail * (tail + 1) / 2)
-        weights: int = sum(p.numel() for layer in _layers(decoder) for p in layer.parameters() if p.ndim == 2)
+        weights: int = sum(p.numel() for layer in decoder.layers for p in layer.parameters() if p.ndim == 2)
         head = self.hidden_size * self.vocabulary * siblings * self.reply_tokens
         return 6 * weights * num_tokens + 6 * head + 12 * self.layers * self.heads * self.head_dim * seen
 
@@ -184,17 +184,6 @@ def make_module(shape: Shape, machine: Machine) -> Any:
     return module
 
 
-def recompute(model: VLModel) -> None:
-    """Keep each layer's input only. Layers in training mode differ by this alone: there is no dropout."""
-    model.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    for layer in _layers(model.language):
-        layer.train()
-
-
-def _layers(decoder: Any) -> Any:
-    return decoder.layers
-
-
 def make_batch(shape: Shape) -> Batch:
     """A group of finished episodes; the policy that acted found every word equally likely."""
     chance = np.random.default_rng(0)
@@ -234,13 +223,14 @@ class Found:
 def measure(reading: Any, shape: Shape, machine: Machine, repeats: int) -> Found:
     """The tower, then an update to warm up, then the others."""
     model = VLModel(make_module(shape, machine))
-    recompute(model)
     batch = make_batch(shape)
     images = batch.stems[0].branches[0].ledger.images
     with torch.no_grad():
         model.encode(images)
         tower_s = statistics.median(machine.timed(lambda: model.encode(images)) for _ in range(repeats))
-    config = LearnerConfig(learning_rate=1e-6, budget_tokens=ALL, freeze_vision=True, reading=reading)
+    config = LearnerConfig(
+        learning_rate=1e-6, budget_tokens=ALL, freeze_vision=True, reading=reading, checkpoint_layers=True
+    )
     learner, objective = Learner(model, config), Objective(algorithm=GRPO())
     reports: list[LearnerReport] = []
 

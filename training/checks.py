@@ -25,6 +25,12 @@ def scope_warning(config: TrainConfig) -> str:
     if config.resume is not None:  # it was said when the run began, and the model that it began with may be gone
         return ""
     scope, world, usual = scope_of(model_folder(config.model)), config.world, WorldConfig()
+    if scope is None and config.preset == "tiny" and world.view_max_px == usual.view_max_px:
+        return (
+            f"Note: {config.model} is shown images of at most {usual.view_max_px} px and has "
+            f"{config.policy.max_tokens} tokens for a reply, as the built-in model does. --preset deepeyes-7b has the "
+            "settings of a large model; or set --view-max-px, --crop-max-px, --max-tokens and --max-context-tokens"
+        )
     known = scope is None or families_of(world) <= set(scope.families)
     if scope is None or (known and (world.env, world.tool) == (usual.env, usual.tool)):
         return ""

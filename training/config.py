@@ -132,6 +132,9 @@ class LearnConfig:
     """Gradients are clipped to this norm; those of policy and critic apart."""
     freeze_vision: bool = False
     """Keep the vision tower as it is: each image is then encoded once."""
+    vision_cache_gb: float = 1.0
+    """Gigabytes of features of a frozen tower that are kept, beside the model: more than the images of a step take, or
+    they are encoded again and again."""
     freeze: tuple[str, ...] = ()
     """Keep the weights whose names match one of these shell patterns, as in "model.visual.*"."""
     lora_rank: int = 0
@@ -170,6 +173,7 @@ class LearnConfig:
             learning_rate=self.learning_rate,
             value_learning_rate=self.value_learning_rate,
             max_grad_norm=self.max_grad_norm,
+            vision_cache_gb=self.vision_cache_gb,
             lora_alpha=self.lora_alpha,
         )
         self._check_idle()
@@ -314,6 +318,7 @@ DEEPEYES_7B = TrainConfig(
         learning_rate=1e-6,
         warmup_steps=0,
         freeze_vision=True,
+        vision_cache_gb=16.0,
         micro_batch_tokens=32768,
         checkpoint_layers=True,
     ),

@@ -67,6 +67,8 @@ class LearnerConfig:
     checkpoint_layers: bool = False
     """Compute each layer again in the backward pass in place of keeping what it made."""
     freeze_vision: bool = False
+    vision_cache_gb: float = 1.0
+    """Of features of a frozen tower."""
     freeze: tuple[str, ...] = ()
     """Shell patterns on the names of the parameters that shall not change."""
     seed: int = 0
@@ -101,7 +103,9 @@ class Learner:
         self.model = model
         self.config = config
         self._banned_N = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=model.device)
-        trained = choose_trained(model, frozen=config.freeze, freeze_vision=config.freeze_vision)
+        trained = choose_trained(
+            model, frozen=config.freeze, freeze_vision=config.freeze_vision, cache_gb=config.vision_cache_gb
+        )
         if config.checkpoint_layers:
             model.checkpoint_layers()
         self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)

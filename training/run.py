@@ -165,6 +165,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     make_env = env_maker(config.world, source, onlooker=opened.renderer)
     charged = config.terms.kl != "none"
     reference = open_reference(config, opened, resumed=checkpoint is not None) if charged else None
+    learner = _learner(config, opened, algorithm, reference)  # before the environments: what fails here leaves none
     policy = opened.policy()
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
@@ -175,7 +176,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         agent=_agent(config, policy, opened, temperature=config.policy.temperature),
         source=source,
         envs=open_pool(make_env, config.world, env_workers=config.env_workers, num_threads=num_threads),
-        learner=_learner(config, opened, algorithm, reference),
+        learner=learner,
         objective=Objective(algorithm=algorithm, terms=with_length(config)),
         checkpoints=checkpoints,
         metrics=_metrics(config, folder, checkpoint),
@@ -184,7 +185,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     if checkpoint is not None:
         try:
             _restore(run, checkpoint)
-        except UsageError:
+        except BaseException:
             run.close()
             raise
     return run
@@ -228,6 +229,7 @@ def _learner(config: TrainConfig, opened: OpenModel, algorithm: Algorithm, refer
             reading=learn.reading,
             checkpoint_layers=learn.checkpoint_layers,
             freeze_vision=learn.freeze_vision,
+            vision_cache_gb=learn.vision_cache_gb,
             freeze=learn.freeze,
             seed=config.seed,
         ),

@@ -41,7 +41,9 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         )
 
 
-def choose_trained(model: VLModel, *, frozen: Sequence[str] = (), freeze_vision: bool = False) -> list[nn.Parameter]:
+def choose_trained(
+    model: VLModel, *, frozen: Sequence[str] = (), freeze_vision: bool = False, cache_gb: float = 1.0
+) -> list[nn.Parameter]:
     """Freeze what shall not change, and give the parameters that are left.
 
     A vision tower that is frozen altogether, by whatever means, encodes each image once.
@@ -53,7 +55,7 @@ def choose_trained(model: VLModel, *, frozen: Sequence[str] = (), freeze_vision:
         model.visual.requires_grad_(False)
     freeze(model.module, frozen)
     if not any(parameter.requires_grad for parameter in model.visual.parameters()):
-        model.freeze_tower()
+        model.freeze_tower(int(cache_gb * 2**30))
     return [parameter for parameter in model.module.parameters() if parameter.requires_grad]
 
 

@@ -62,7 +62,7 @@ def exit_code(*arguments: str) -> int:
         (["train", "--algorithm-options", "clip_high=-1"], "clip_high"),
         (["train", "--algorithm-options", "clip_low=abc"], "clip_low=abc: Expected `float`"),
         (["train", "--algorithm-options", "num_epochs=0"], "num_epochs is 0"),
-        (["train", "--algorithm", "visualzoom.agents.scripted:OracleAgent"], "an algorithm has credit, loss"),
+        (["train", "--algorithm", "visualzoom.agents.scripted:OracleAgent"], "an algorithm has the members of"),
         (["train", "--algorithm", "string:digits"], "this is no class"),
         (["train", "--agent", "visualzoom.agents.scripted:OracleAgent"], "can't be made with (policy, renderer"),
         (["train", "--model", "/tmp"], "holds no model"),

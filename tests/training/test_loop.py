@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import assert_same_run, resume, start, timeless, wait_for
+from runs import SMALL, assert_same_run, resume, start, timeless, wait_for
 from transformers import AutoModelForImageTextToText
 
 from visualzoom.agents.chat import open_renderer
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore
+from visualzoom.training.cli import main
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig
 from visualzoom.training.gather import draw_tasks
 from visualzoom.training.loop import train
@@ -158,3 +159,14 @@ def test_a_finished_run_that_is_resumed_knows_its_best_and_logs_nothing_twice(tm
     train(replace(small(out, 1), out=None, resume=out))
     rows = Counter((row["kind"], row["step"]) for row in timeless(out / "metrics.jsonl"))
     assert set(rows.values()) == {1} and ("sampled", 1) in rows
+
+
+@pytest.mark.parametrize(("mode", "steps", "words"), [("stop", 5, 1), ("warn", 7, 1), ("off", 7, 0)])
+def test_an_alarm_is_said_and_stops_the_run_if_asked(
+    mode: str, steps: int, words: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    blind = ("--tool", "whole_zoom:WHOLE", "--size-px", "512", "--steps", "7", "--alarms", mode)
+    assert main(["train", "--out", str(out), "--num-threads", "1", *SMALL, *blind]) == (130 if mode == "stop" else 0)
+    assert capsys.readouterr().out.count("the tool is used blindly") == words
+    assert latest(out).step == steps, "what was learned is saved"
