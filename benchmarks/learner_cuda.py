@@ -114,7 +114,7 @@ class Shape:
         copies = 1 if shared else siblings
         num_tokens = copies * prompt + siblings * tail
         seen = copies * prompt * (prompt + 1) / 2 + siblings * (tail * prompt + tail * (tail + 1) / 2)
-        weights: int = sum(p.numel() for layer in decoder.layers for p in layer.parameters() if p.ndim == 2)
+        weights: int = sum(p.numel() for layer in _layers(decoder) for p in layer.parameters() if p.ndim == 2)
         head = self.hidden_size * self.vocabulary * siblings * self.reply_tokens
         return 6 * weights * num_tokens + 6 * head + 12 * self.layers * self.heads * self.head_dim * seen
 
@@ -182,6 +182,10 @@ def make_module(shape: Shape, machine: Machine) -> Any:
     finally:
         torch.set_default_dtype(before)
     return module
+
+
+def _layers(decoder: Any) -> Any:
+    return decoder.layers
 
 
 def make_batch(shape: Shape) -> Batch:
