@@ -6,8 +6,13 @@ episodes and groups does not matter. Arithmetic is float64 inside. Nothing is ma
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Std = Literal["group", "batch", "none"]
+"""Whose standard deviation a group-relative advantage is divided by."""
 
 
 def group_centred(
@@ -31,6 +36,21 @@ def group_centred(
     if leave_one_out:
         centred_E = centred_E * (count / (count - 1).clamp(min=1))[index_E]
     return centred_E.to(rewards_E.dtype)
+
+
+def check_std(std: Std) -> None:
+    """Refuse what is not a `Std`."""
+    if std not in ("group", "batch", "none"):
+        raise ValueError(f"std={std!r}; allowed are 'group', 'batch' and 'none'")
+
+
+def group_relative(rewards_E: Tensor, group_E: Tensor, *, std: Std, eps: float = 1e-6) -> Tensor:
+    """`group_centred`, divided by the std of the group, by that of the whole batch, or by nothing. Shape [E].
+
+    Sources: GRPO (arXiv 2402.03300), Lite-PPO (arXiv 2508.08221), Dr. GRPO (arXiv 2503.20783).
+    """
+    centred_E = group_centred(rewards_E, group_E, scale_by_std=std == "group", eps=eps)
+    return centred_E / (rewards_E.std() + eps) if std == "batch" and len(rewards_E) > 1 else centred_E
 
 
 def whitened(values_X: Tensor, *, eps: float = 1e-6) -> Tensor:

@@ -9,7 +9,7 @@ Source: arXiv 2505.10978, with its weight 1 and discount 0.95.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -25,7 +25,7 @@ class GiGPO(Rule):
 
     step_weight: float = 1.0
     discount: float = 0.95
-    scale_by_std: bool = False
+    std: Literal["group", "none"] = "none"
     clip_low: float = 0.2
     clip_high: float = 0.28
     silent_at_zero: ClassVar[bool] = True
@@ -33,12 +33,12 @@ class GiGPO(Rule):
 
     def credit(self, given: CreditIn) -> Credit:
         """Both advantages, added."""
-        episode_E = group_centred(given.rewards_E, given.group_E, scale_by_std=self.scale_by_std)
+        episode_E = group_centred(given.rewards_E, given.group_E, scale_by_std=self.std == "group")
         turns = Turns.of(given)
         to_go_K = to_go(turns.rewards_K, turns.episode_K, discount=self.discount)
         states = torch.stack([given.group_E[turns.episode_K], given.anchor_T[turns.first_K]])
         _, state_K = torch.unique(states, dim=1, return_inverse=True)
-        step_K = group_centred(to_go_K, state_K, scale_by_std=self.scale_by_std)
+        step_K = group_centred(to_go_K, state_K, scale_by_std=self.std == "group")
         return Credit(advantages_T=episode_E[given.episode_T] + self.step_weight * step_K[turns.turn_T])
 
     def loss(self, given: LossIn) -> LossOutput:

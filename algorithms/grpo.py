@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from visualzoom.algorithms.credit import group_centred
+from visualzoom.algorithms.credit import Std, check_std, group_relative
 from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
 from visualzoom.algorithms.surrogate import clipped
 
@@ -22,7 +22,7 @@ from visualzoom.algorithms.surrogate import clipped
 class GRPO(Rule):
     """Group-relative policy optimisation. A group whose rewards are all equal gives exactly 0."""
 
-    std: Literal["group", "batch", "none"] = "group"  # what the centred reward is divided by
+    std: Std = "group"  # what the centred reward is divided by
     eps: float = 1e-6
     clip_low: float = 0.2
     clip_high: float = 0.28
@@ -31,16 +31,13 @@ class GRPO(Rule):
     needs_siblings: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.std not in ("group", "batch", "none"):
-            raise ValueError(f"std={self.std!r}; allowed are 'group', 'batch' and 'none'")
+        check_std(self.std)
         if not (0.0 <= self.clip_low <= 1.0 and self.clip_high >= 0.0 and self.eps > 0.0 and self.ratio_max > 1.0):
             raise ValueError(f"{self}; allowed are 0 <= clip_low <= 1, clip_high >= 0, eps > 0 and ratio_max > 1")
 
     def credit(self, given: CreditIn) -> Credit:
         """The group-relative advantage of the token's episode."""
-        advantages_E = group_centred(given.rewards_E, given.group_E, scale_by_std=self.std == "group", eps=self.eps)
-        if self.std == "batch" and len(advantages_E) > 1:
-            advantages_E = advantages_E / (given.rewards_E.std() + self.eps)
+        advantages_E = group_relative(given.rewards_E, given.group_E, std=self.std, eps=self.eps)
         return Credit(advantages_T=advantages_E[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:

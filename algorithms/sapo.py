@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from visualzoom.algorithms.credit import group_centred
+from visualzoom.algorithms.credit import Std, check_std, group_relative
 from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
 from visualzoom.algorithms.surrogate import importance_ratio
 
@@ -22,18 +22,19 @@ class SAPO(Rule):
 
     tau_up: float = 1.0
     tau_down: float = 1.05  # larger: what was bad is let go sooner
-    scale_by_std: bool = True
+    std: Std = "group"
     aggregation: Aggregation = "episode-mean"
     silent_at_zero: ClassVar[bool] = True
     needs_siblings: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_std(self.std)
         if not (self.tau_up > 0 and self.tau_down > 0):
             raise ValueError(f"{self}; both temperatures must be positive")
 
     def credit(self, given: CreditIn) -> Credit:
         """The group-relative advantage of the token's episode."""
-        advantages_E = group_centred(given.rewards_E, given.group_E, scale_by_std=self.scale_by_std)
+        advantages_E = group_relative(given.rewards_E, given.group_E, std=self.std)
         return Credit(advantages_T=advantages_E[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:

@@ -76,7 +76,7 @@ CONTESTANTS: Mapping[str, tuple[Make, Critic]] = {
     "cispo": (CISPO, "zero"),
     "sapo": (SAPO, "zero"),
     "gigpo": (GiGPO, "zero"),
-    "gigpo, std": (partial(GiGPO, scale_by_std=True), "zero"),
+    "gigpo, std": (partial(GiGPO, std="group"), "zero"),
     "dtpo": (DTPO, "zero"),
     "gdpo": (GDPO, "zero"),
     "ppo before whitening, perfect critic": (Unwhitened, "perfect"),

@@ -16,7 +16,7 @@ from PIL import Image
 from visualzoom.agents.chat import ImageLimits
 from visualzoom.algorithms.gdpo import GDPO
 from visualzoom.algorithms.grpo import GRPO
-from visualzoom.algorithms.gspo import GSPO
+from visualzoom.algorithms.reinforce import Reinforce
 from visualzoom.training.assemble import make_algorithm
 from visualzoom.training.checks import scope_warning
 from visualzoom.training.cli import main, parse_train
@@ -244,7 +244,9 @@ def test_images_are_shown_as_the_model_takes_them(side_px: int) -> None:
 
 @pytest.mark.parametrize("spelled", ["false", "False", "0"])
 def test_a_setting_of_an_algorithm_has_the_type_that_it_asks_for(spelled: str) -> None:
-    assert make_algorithm("gspo", [f"scale_by_std={spelled}", "clip_high=1"]) == GSPO(scale_by_std=False, clip_high=1.0)
+    assert make_algorithm("reinforce", [f"scale_by_std={spelled}", "decay=0"]) == Reinforce(
+        scale_by_std=False, decay=0.0
+    )
     assert make_algorithm("grpo", ["std=none"]) == GRPO(std="none")
     assert make_algorithm("gdpo", ['weights={"tool": 2}']) == GDPO(weights={"tool": 2.0})
     with pytest.raises(UsageError, match="std=nun"):
