@@ -41,6 +41,7 @@ from visualzoom.agents.model_vision import (
     Qwen3Tower,
     Qwen25Tower,
     Stack,
+    Visual,
     stack_images,
 )
 from visualzoom.agents.records import ShownImage
@@ -81,29 +82,6 @@ def family_of(model_type: str, where: str = "") -> Family:
             "its chat form in agents/chat_families.py, named in RENDERERS of agents/chat.py"
         )
     return FAMILIES[model_type]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Visual:
-    """Image rows and the places in a token grid that they fill."""
-
-    features: ImageFeatures
-    places: Tensor  # [N] int64, flat places of the grid, rising
-    rows: Tensor  # [N] int64, row of the features for each place
-
-
-def visual_of(features: ImageFeatures, spans: Sequence[tuple[int, ImageSpan]], device: torch.device) -> Visual | None:
-    """Fill each span, moved by its offset, with its image's rows; None if there is no span."""
-    if not spans:
-        return None
-    ordered = sorted(spans, key=lambda item: item[0] + item[1].start)
-    places = [np.arange(offset + span.start, offset + span.stop) for offset, span in ordered]
-    rows = [np.arange(span.stop - span.start) + features.starts[span.image.key] for _, span in ordered]
-    return Visual(
-        features=features,
-        places=torch.from_numpy(np.concatenate(places)).to(device),
-        rows=torch.from_numpy(np.concatenate(rows)).to(device),
-    )
 
 
 @lru_cache(maxsize=1024)
@@ -346,21 +324,6 @@ class VLModel:
         is_image[visual.places] = True
         tables = [table.index_select(0, visual.rows) for table in visual.features.deepstack]
         return {"visual_pos_masks": is_image.view(embeds.shape[:2]), "deepstack_visual_embeds": tables}
-
-
-class ValueHead(nn.Module):
-    """Value of the state in which each token is chosen, linear in the hidden state; zero before training."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(hidden_size, 1)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, hidden_AD: Tensor) -> Tensor:
-        """[A] in float32."""
-        values_A: Tensor = self.linear(hidden_AD.to(self.linear.weight.dtype)).squeeze(-1)
-        return values_A
 
 
 def _shape_of(processor: Mapping[str, Any], default: ImageShape) -> ImageShape:

@@ -24,6 +24,7 @@ from transformers.vision_utils import (
     get_vision_window_index,
 )
 
+from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import Segments
 from visualzoom.agents.records import ShownImage
 
@@ -52,6 +53,29 @@ class ImageFeatures:
     """More tables [N, D], one for each early layer that gets image features added (Qwen3-VL)."""
     starts: Mapping[str, int]
     """First row of the image of that key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visual:
+    """Image rows and the places in a token grid that they fill."""
+
+    features: ImageFeatures
+    places: Tensor  # [N] int64, flat places of the grid, rising
+    rows: Tensor  # [N] int64, row of the features for each place
+
+
+def visual_of(features: ImageFeatures, spans: Sequence[tuple[int, ImageSpan]], device: torch.device) -> Visual | None:
+    """Fill each span, moved by its offset, with its image's rows; None if there is no span."""
+    if not spans:
+        return None
+    ordered = sorted(spans, key=lambda item: item[0] + item[1].start)
+    places = [np.arange(offset + span.start, offset + span.stop) for offset, span in ordered]
+    rows = [np.arange(span.stop - span.start) + features.starts[span.image.key] for _, span in ordered]
+    return Visual(
+        features=features,
+        places=torch.from_numpy(np.concatenate(places)).to(device),
+        rows=torch.from_numpy(np.concatenate(rows)).to(device),
+    )
 
 
 class FeatureStore:

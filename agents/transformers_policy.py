@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
-from visualzoom.agents.model import VLModel, visual_of
+from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_attention import SlotCache
+from visualzoom.agents.model_vision import visual_of
 from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling
 
 KEEP_ROWS = 0.6

@@ -7,8 +7,8 @@ An episode is never split over micro-batches, so that a loss may look at whole e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -77,8 +77,23 @@ class LossIn:
 
     def select(self, keep_T: Tensor) -> LossIn:
         """These tokens alone."""
-        columns = {column.name: cast("Tensor | None", getattr(self, column.name)) for column in fields(self)}
-        return LossIn(**{name: None if tensor is None else tensor[keep_T] for name, tensor in columns.items()})  # type: ignore[arg-type]
+
+        def kept(column_T: Tensor | None) -> Tensor | None:
+            return None if column_T is None else column_T[keep_T]
+
+        return LossIn(
+            logprobs_T=self.logprobs_T[keep_T],
+            old_logprobs_T=self.old_logprobs_T[keep_T],
+            behaviour_logprobs_T=self.behaviour_logprobs_T[keep_T],
+            advantages_T=self.advantages_T[keep_T],
+            episode_T=self.episode_T[keep_T],
+            weights_T=self.weights_T[keep_T],
+            reference_logprobs_T=kept(self.reference_logprobs_T),
+            values_T=kept(self.values_T),
+            old_values_T=kept(self.old_values_T),
+            returns_T=kept(self.returns_T),
+            entropy_T=kept(self.entropy_T),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

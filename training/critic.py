@@ -13,13 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visualzoom.agents.model import ValueHead, VLModel
+from visualzoom.agents.model import VLModel
 from visualzoom.training.config import CriticKind
 from visualzoom.training.layout import Layout
 from visualzoom.training.stepper import Part
 
 Read = Callable[[Layout, VLModel], Tensor]
 """Hidden states [A, D] of a model from which the actions of a pass are predicted."""
+
+
+class ValueHead(nn.Module):
+    """Value of the state in which each token is chosen, linear in the hidden state; zero before training."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden_AD: Tensor) -> Tensor:
+        """[A] in float32."""
+        values_A: Tensor = self.linear(hidden_AD.to(self.linear.weight.dtype)).squeeze(-1)
+        return values_A
 
 
 class Critic:

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visualzoom.agents.model import Visual
-from visualzoom.agents.model_vision import ImageFeatures
+from visualzoom.agents.model_vision import ImageFeatures, Visual
 from visualzoom.agents.records import ShownImage
 
 COORDINATE_SIGMA_PX = 0.8

@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from visualzoom.agents.model import VLModel, visual_of
+from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_attention import Tree
 from visualzoom.agents.model_prefix import KeyValues
+from visualzoom.agents.model_vision import visual_of
 from visualzoom.training.layout import (
     Layout,
     Placed,

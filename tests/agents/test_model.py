@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visualzoom.agents.ledger import ImageSpan
-from visualzoom.agents.model import ValueHead, VLModel, visual_of
+from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_testing import FAMILIES, IMAGE_ID, random_image, random_module, spans_of
-from visualzoom.agents.model_vision import PatchProjection, patches_of
+from visualzoom.agents.model_vision import PatchProjection, patches_of, visual_of
 from visualzoom.agents.records import ShownImage
+from visualzoom.training.critic import ValueHead
 
 
 def processed(model: VLModel, images: list[ShownImage]) -> tuple[torch.Tensor, torch.Tensor]:

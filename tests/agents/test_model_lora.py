@@ -18,10 +18,11 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from visualzoom.agents.adapter_folder import Base, base_of
-from visualzoom.agents.model import VLModel, visual_of
+from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_lora import LoraSettings, add_lora, is_adapted, lora_off, merge_lora, save_lora
 from visualzoom.agents.model_names import joint_pattern, pick
 from visualzoom.agents.model_testing import FAMILIES, random_image, random_module, spans_of
+from visualzoom.agents.model_vision import visual_of
 
 IDS, SPANS = spans_of(1, random_image(1, 2, 3), 9, 8, random_image(2), 11, 12)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visualzoom.agents.ledger import TokenLedger
-from visualzoom.agents.model import VLModel, visual_of
+from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_testing import (
     BANNED_IDS,
     FAMILIES,
@@ -21,6 +21,7 @@ from visualzoom.agents.model_testing import (
     random_image,
     random_module,
 )
+from visualzoom.agents.model_vision import visual_of
 from visualzoom.agents.records import FinishReason, GenerateRequest, Sampling
 from visualzoom.agents.transformers_policy import TransformersPolicy, draw, uniforms
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -190,3 +190,29 @@ def test_the_user_may_choose_another_aggregation() -> None:
 def test_terms_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Terms(**settings)
+
+
+def test_a_micro_batch_has_every_column_of_its_tokens() -> None:
+    given_loss = make_loss(PPO())
+    keep_T = given_loss.episode_T != 1
+    kept = given_loss.select(keep_T)
+    for column in fields(LossIn):
+        whole, part = (vars_of_loss(one)[column.name] for one in (given_loss, kept))
+        assert whole is not None and part is not None and part.equal(whole[keep_T]), column.name
+
+
+def vars_of_loss(given_loss: LossIn) -> dict[str, Tensor | None]:
+    """Its columns by name; a new one must be told of here, and in `select`."""
+    return {
+        "logprobs_T": given_loss.logprobs_T,
+        "old_logprobs_T": given_loss.old_logprobs_T,
+        "behaviour_logprobs_T": given_loss.behaviour_logprobs_T,
+        "advantages_T": given_loss.advantages_T,
+        "episode_T": given_loss.episode_T,
+        "weights_T": given_loss.weights_T,
+        "reference_logprobs_T": given_loss.reference_logprobs_T,
+        "values_T": given_loss.values_T,
+        "old_values_T": given_loss.old_values_T,
+        "returns_T": given_loss.returns_T,
+        "entropy_T": given_loss.entropy_T,
+    }
