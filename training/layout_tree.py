@@ -142,11 +142,12 @@ def _one_after_another(row: Row, stem: int) -> _Grid:
 
 
 def _tails(grid: _Grid, device: torch.device, dtype: torch.dtype) -> Tails:
-    mask = torch.zeros(grid.seen_BLK.shape, dtype=dtype).masked_fill_(torch.from_numpy(~grid.seen_BLK), -torch.inf)
+    hidden_BLK = torch.from_numpy(~grid.seen_BLK).to(device)  # a byte each crosses to the device, not a float
+    mask = torch.zeros(hidden_BLK.shape, dtype=dtype, device=device).masked_fill_(hidden_BLK, -torch.inf)
     return Tails(
         tail_BL=torch.from_numpy(grid.tail_BL).to(device),
         keys_BK=torch.from_numpy(grid.keys_BK).to(device),
-        mask=mask[:, None].to(device),
+        mask=mask[:, None],
     )
 
 

@@ -33,10 +33,10 @@ class LearnerReport:
 
 
 class Tally:
-    """What the passes of one update showed."""
+    """What the passes of one update showed. It stays on the device until the report, so that no pass waits for it."""
 
     def __init__(self) -> None:
-        self.loss = 0.0
+        self.losses: list[Tensor] = []
         self.columns: dict[str, list[Tensor]] = {}
         self.first: list[tuple[Tensor, Tensor]] = []
         """Log-probabilities of learner and sampler before anything was stepped."""
@@ -49,26 +49,31 @@ class Tally:
 
     def add_pass(self, layout: Layout, output: StepLoss, given: LossIn) -> None:
         """Take in one pass."""
-        self.loss += float(output.loss.detach())
+        self.losses.append(output.loss.detach())
         self.num_tokens_read += layout.num_tokens_read
-        logprobs_A = given.logprobs_T.detach().cpu()
+        logprobs_A = given.logprobs_T.detach()
         columns = {**output.metrics_T, "logprobs": logprobs_A, "old": given.old_logprobs_T}
         if given.entropy_T is not None:
             columns["policy/entropy"] = given.entropy_T.detach()
         for name, column in columns.items():
-            self.columns.setdefault(name, []).append(column.cpu())
+            self.columns.setdefault(name, []).append(column)
         if self._first_minibatch is None:
             self._first_minibatch = self.num_minibatches
         if self.num_minibatches == self._first_minibatch:
-            self.first.append((logprobs_A, given.behaviour_logprobs_T.cpu()))
+            self.first.append((logprobs_A, given.behaviour_logprobs_T))
+
+    @property
+    def loss(self) -> float:
+        """Sum over the passes."""
+        return float(torch.stack(self.losses).sum()) if self.losses else 0.0
 
     def report(self, learning_rate: float, batch: Batch) -> LearnerReport:
         """The figures of the update."""
-        columns = {name: torch.cat(parts) for name, parts in self.columns.items()}
+        columns = {name: torch.cat(parts).cpu() for name, parts in self.columns.items()}
         metrics: dict[str, float] = {}
         if columns:
             metrics |= drift_metrics(columns.pop("logprobs"), columns.pop("old"))
-            metrics |= mismatch_metrics(*(torch.cat(column) for column in zip(*self.first, strict=True)))
+            metrics |= mismatch_metrics(*(torch.cat(column).cpu() for column in zip(*self.first, strict=True)))
         return LearnerReport(
             loss=self.loss / max(1, self.num_minibatches),
             grad_norm=sum(self.grad_norms) / max(1, len(self.grad_norms)),
