@@ -11,10 +11,11 @@ from visualzoom.algorithms.records import Credit, CreditIn
 from visualzoom.algorithms.surrogate import MAX_LOG_RATIO
 
 
-def credit_metrics(given: CreditIn, credit: Credit) -> dict[str, float]:
-    """Spread of the advantages, and how good the critic is."""
+def credit_metrics(given: CreditIn, charged: CreditIn, credit: Credit) -> dict[str, float]:
+    """What an episode was charged, spread of the advantages, and how good the critic is."""
     advantages_T = credit.advantages_T.double()
     metrics = {"policy/adv_mean": advantages_T.mean().item(), "policy/adv_std": advantages_T.std(correction=0).item()}
+    metrics["reward/charge/mean"] = (given.rewards_E - charged.rewards_E).double().mean().item()
     if given.values_T is not None and credit.returns_T is not None:
         metrics["critic/explained_var"] = explained_variance(given.values_T, credit.returns_T)
     return metrics

@@ -50,6 +50,10 @@ class Objective:
 
     def credit(self, given: CreditIn) -> Credit:
         """The algorithm's credit for what is left of the reward after the charges."""
+        return self.algorithm.credit(self.charged(given))
+
+    def charged(self, given: CreditIn) -> CreditIn:
+        """The same with the charges for length and KL taken off the rewards."""
         charge_T = torch.zeros_like(given.rewards_T)
         terms = self.terms
         if terms.overlong_tokens:
@@ -62,8 +66,7 @@ class Objective:
             acted_T = given.behaviour_logprobs_T
             charge_T = charge_T - terms.kl_weight * self._kl(acted_T, given.reference_logprobs_T, acted_T)
         charge_E = torch.zeros_like(given.rewards_E).index_add(0, given.episode_T, charge_T)
-        charged = replace(given, rewards_T=given.rewards_T + charge_T, rewards_E=given.rewards_E + charge_E)
-        return self.algorithm.credit(charged)
+        return replace(given, rewards_T=given.rewards_T + charge_T, rewards_E=given.rewards_E + charge_E)
 
     def weights(self, *, episode_T: Tensor, group_T: Tensor, calls_T: Tensor, truncated_T: Tensor) -> Tensor:
         """What the loss of each token of one optimizer step counts, [T] float32."""
@@ -90,7 +93,9 @@ class Objective:
             high=terms.correction_high,
         )
         losses_T = rho_T * output.losses_T
-        metrics_T = {"policy/loss": losses_T, "mismatch/weight": rho_T, **output.metrics_T}
+        metrics_T = {"policy/loss": losses_T, **output.metrics_T}
+        if terms.correction != "none":
+            metrics_T |= {"mismatch/weight": rho_T, "mismatch/masked_frac": (rho_T == 0).to(rho_T.dtype)}
         if output.value_losses_T is not None:
             losses_T = losses_T + output.value_losses_T
         if terms.kl != "none":

@@ -1,7 +1,8 @@
 """Every algorithm on the main job at equal episodes: `visualzoom train --algorithm NAME` over several seeds.
 
-Prints a Markdown table with means and 95 % intervals (Student's t over the seeds). Flags that are not known here go to
-`visualzoom train`.
+Dynamic sampling (dapo) plays more episodes where groups are even; ReMax plays a greedy one for each task besides, which
+is not counted. Prints a Markdown table with means and 95 % intervals (Student's t over the seeds). Flags that are not
+known here go to `visualzoom train`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def run(name: str, seed: int, out: Path, flags: Sequence[str]) -> dict[str, floa
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-500:]}")
     summary: dict[str, float] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    summary["episodes"] = sum(row["rollout/episodes"] for row in rows if row["kind"] == "train")
     print(f"{name} seed {seed}: " + "  ".join(f"{key} {summary[key]:.3f}" for key in FIGURES), flush=True)
     return summary
 
@@ -60,8 +63,8 @@ def row(name: str, summaries: Sequence[dict[str, float]]) -> str:
     """A line of the table."""
     cells = [interval([summary[key] for summary in summaries]) for key in FIGURES[:3]]
     iou = statistics.mean(summary["iou_after"] for summary in summaries)
-    seconds = statistics.mean(summary["seconds"] for summary in summaries)
-    return f"| {name} | " + " | ".join(cells) + f" | {iou:.2f} | {seconds:.0f} |"
+    episodes, seconds = (statistics.mean(summary[key] for summary in summaries) for key in ("episodes", "seconds"))
+    return f"| {name} | " + " | ".join(cells) + f" | {iou:.2f} | {episodes:.0f} | {seconds:.0f} |"
 
 
 def main() -> None:
@@ -78,7 +81,9 @@ def main() -> None:
         with ThreadPoolExecutor(args.parallel) as pool:
             jobs = {name: [pool.submit(run, name, seed, out, flags) for seed in args.seeds] for name in args.names}
             found = {name: [job.result() for job in futures] for name, futures in jobs.items()}
-    print("\n| algorithm | greedy % | sampled % | tool rate % | IoU | training s |\n|---|---|---|---|---|---|")
+    print(
+        "\n| algorithm | greedy % | sampled % | tool rate % | IoU | episodes | training s |\n|---|---|---|---|---|---|---|"
+    )
     for name, summaries in found.items():
         print(row(name, summaries))
 

@@ -62,7 +62,8 @@ def train(config: TrainConfig) -> Summary | None:
                 report = run.learner.update(batch, credit, objective, values_T=values, reference_logprobs_T=reference)
             state.step, state.next_task = state.step + 1, gathered.next_task
             run.policy.publish(state.step)
-            row = run.note_step(gathered, report, credit_metrics(given, credit) | clock.values(report))
+            figures = credit_metrics(given, objective.charged(given), credit) | clock.values(report)
+            row = run.note_step(gathered, report, figures)
             progress.step(state.step, row)
             alarmed = sound(run, alarms.watch(row), progress)
             keep(run, gathered.played)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,9 +44,10 @@ def test_groups_are_counted_by_what_they_teach() -> None:
 
 def test_the_spread_of_the_advantages_and_the_critic_are_reported() -> None:
     given_credit = credit_in(rewards=[1.0, 0.0], groups=[0, 0], turns=[[1], [1]])
-    metrics = credit_metrics(given_credit, Credit(advantages_T=numbers(2.0, -2.0)))
-    assert metrics == {"policy/adv_mean": 0.0, "policy/adv_std": 2.0}
-    assert "critic/explained_var" in credit_metrics(given_credit, PPO().credit(given_credit))
+    charged = replace(given_credit, rewards_E=given_credit.rewards_E - numbers(0.5, 0.1))
+    metrics = credit_metrics(given_credit, charged, Credit(advantages_T=numbers(2.0, -2.0)))
+    assert metrics == {"policy/adv_mean": 0.0, "policy/adv_std": 2.0, "reward/charge/mean": pytest.approx(0.3)}
+    assert "critic/explained_var" in credit_metrics(given_credit, given_credit, PPO().credit(given_credit))
 
 
 def test_hand_computed_explained_variance() -> None:
