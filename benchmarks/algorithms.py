@@ -81,9 +81,8 @@ def main() -> None:
         with ThreadPoolExecutor(args.parallel) as pool:
             jobs = {name: [pool.submit(run, name, seed, out, flags) for seed in args.seeds] for name in args.names}
             found = {name: [job.result() for job in futures] for name, futures in jobs.items()}
-    print(
-        "\n| algorithm | greedy % | sampled % | tool rate % | IoU | episodes | training s |\n|---|---|---|---|---|---|---|"
-    )
+    print("\n| algorithm | greedy % | sampled % | tool rate % | IoU | episodes | training s |")
+    print("|---|---|---|---|---|---|---|")
     for name, summaries in found.items():
         print(row(name, summaries))
 
