@@ -195,12 +195,14 @@ class Learner:
         """Add up the gradient of one optimizer step over its passes."""
         weights_T = given.weights(stems)
         for layout in self._passes(speaking(stems, given.heard(weights_T))):
+            self._stepper.masters.take_gradients()  # of the pass before, and of a prompt whose tails are done
             predicted = self._predict(layout, given.batch.token_T)
             loss_in = given.loss_in(layout.action_A, layout.episode_A, predicted, weights_T)
             output = given.objective.loss(loss_in)
             output.loss.backward()
             self._stepper.masters.take_gradients()
             tally.add_pass(layout, output, loss_in)
+        self._stepper.masters.take_gradients()
 
     def _predict(self, layout: Layout, token_T: Tensor) -> Predicted:
         """Log-probability, entropy and value at each action of a pass."""

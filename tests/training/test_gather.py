@@ -22,6 +22,7 @@ from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.remax import ReMax
 from visualzoom.algorithms.terms import Terms
+from visualzoom.envs.records import Reward
 from visualzoom.envs.zoom_env import Observation, VisualZoomEnv
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig, UsageError
 from visualzoom.training.gather import Gathered, draw_tasks, gather
@@ -116,8 +117,18 @@ def test_even_groups_are_replaced_by_exactly_as_many_of_the_next_tasks(
         kept += [task for task in drawn if telling(task)]
     assert tasks_of(gathered.played) == played
     assert gathered.next_task == first + len(played)
-    assert tasks_of(gathered.kept) == (kept or played), "a step of even groups alone does nothing"
-    assert len(gathered.kept) == GROUP * len(kept or played)
+    assert tasks_of(gathered.kept) == (kept or played[:TASKS]), "without any that tells, a step of the usual size"
+    assert len(gathered.kept) == GROUP * len(kept or played[:TASKS])
+    check_all_are_counted(gathered)
+
+
+def test_a_step_of_even_groups_alone_has_the_usual_size(opened: Run) -> None:
+    envs = EnvPool.here(lambda: VisualZoomEnv(reward=lambda _: Reward(total=0.5), share_images=True))
+    gathered = gather(replace(with_terms(opened, dynamic_sampling=True, refill_rounds=2), envs=envs))
+    envs.close()
+    assert tasks_of(gathered.played) == draw_tasks(0, 0, 3 * TASKS)
+    assert tasks_of(gathered.kept) == draw_tasks(0, 0, TASKS)
+    assert gathered.values(0)["group/frac_zero_std"] == 1.0
     check_all_are_counted(gathered)
 
 

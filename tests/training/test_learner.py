@@ -342,3 +342,17 @@ def test_each_part_is_clipped_to_the_norm_on_its_own() -> None:
     first_moments = [state["exp_avg"] for state in stepper.state_dict()["optimizer"]["state"].values()]
     torch.testing.assert_close(first_moments[0], 0.1 * torch.tensor([[0.6, 0.8], [0.0, 0.0]]), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(first_moments[1], 0.1 * torch.tensor([[0.3, 0.0], [0.0, 0.0]]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("budget_tokens", [1, 10**6])
+def test_after_every_pass_the_gradients_of_half_precision_are_in_float32(budget_tokens: int) -> None:
+    model = VLModel(random_module("qwen3_vl").to(torch.bfloat16))
+    learner = Learner(model, LearnerConfig(budget_tokens=budget_tokens), banned_ids=BANNED_IDS)
+    gradients(learner, make_batch(model))
+    assert all(parameter.grad is None for parameter in model.module.parameters())
+    assert any(copy.grad is not None and copy.grad.dtype == torch.float32 for copy in learner._stepper.masters.stepped)
+
+
+def test_features_of_a_frozen_tower_are_kept_up_to_the_size_that_was_asked_for() -> None:
+    kept = [make_learner(freeze_vision=True, vision_cache_gb=gb).model._frozen for gb in (1e-9, 0.5)]
+    assert [store._max_bytes for store in kept if store is not None] == [1, 2**29]

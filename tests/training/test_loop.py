@@ -170,3 +170,14 @@ def test_an_alarm_is_said_and_stops_the_run_if_asked(
     assert main(["train", "--out", str(out), "--num-threads", "1", *SMALL, *blind]) == (130 if mode == "stop" else 0)
     assert capsys.readouterr().out.count("the tool is used blindly") == words
     assert latest(out).step == steps, "what was learned is saved"
+
+
+def test_a_reward_that_the_algorithm_can_t_use_is_told_and_nothing_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    unfit = ("--algorithm", "dtpo", "--algorithm-options", 'tool_parts=["luck"]', "--steps", "1")
+    assert main(["train", "--out", str(out), "--num-threads", "1", *SMALL, *unfit]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--algorithm dtpo with --reward deepeyes" in said and "its parts are accuracy, format, tool" in said
+    assert latest(out).step == 0
