@@ -7,29 +7,17 @@ Source: MiniMax-M1 (arXiv 2506.13585); ratio_max 5 as in ScaleRL (arXiv 2510.137
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from visualzoom.algorithms.credit import Std, check_std, group_relative
-from visualzoom.algorithms.records import Credit, CreditIn, LossIn, LossOutput, Rule
+from visualzoom.algorithms.group_rule import GroupRule
+from visualzoom.algorithms.records import LossIn, LossOutput
 from visualzoom.algorithms.surrogate import importance_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
-class CISPO(Rule):
+class CISPO(GroupRule):
     """Clipped importance sampling weights."""
 
     ratio_max: float = 5.0  # the largest weight itself, not an epsilon
-    std: Std = "group"
-    silent_at_zero: ClassVar[bool] = True
-    needs_siblings: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_std(self.std)
-
-    def credit(self, given: CreditIn) -> Credit:
-        """The group-relative advantage of the token's episode."""
-        advantages_E = group_relative(given.rewards_E, given.group_E, std=self.std)
-        return Credit(advantages_T=advantages_E[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:
         """Weighted policy gradient."""

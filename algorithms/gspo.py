@@ -8,31 +8,19 @@ its clips.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from visualzoom.algorithms.credit import Std, check_std, group_relative
-from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
+from visualzoom.algorithms.group_rule import GroupRule
+from visualzoom.algorithms.records import Aggregation, LossIn, LossOutput
 from visualzoom.algorithms.surrogate import MAX_LOG_RATIO, clipped_loss, episode_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class GSPO(Rule):
+class GSPO(GroupRule):
     """Group sequence policy optimisation."""
 
     clip_low: float = 3e-4
     clip_high: float = 4e-4
-    std: Std = "group"
     aggregation: Aggregation = "episode-mean"
-    silent_at_zero: ClassVar[bool] = True
-    needs_siblings: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_std(self.std)
-
-    def credit(self, given: CreditIn) -> Credit:
-        """The group-relative advantage of the token's episode."""
-        advantages_E = group_relative(given.rewards_E, given.group_E, std=self.std)
-        return Credit(advantages_T=advantages_E[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:
         """Clipped surrogate of the episode's ratio: its value at each token, the token's own gradient."""

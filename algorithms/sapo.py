@@ -7,35 +7,26 @@ At r = 1 the slope in r is exactly -A. Source: arXiv 2511.20347, with its temper
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
-from visualzoom.algorithms.credit import Std, check_std, group_relative
-from visualzoom.algorithms.records import Aggregation, Credit, CreditIn, LossIn, LossOutput, Rule
+from visualzoom.algorithms.group_rule import GroupRule
+from visualzoom.algorithms.records import Aggregation, LossIn, LossOutput
 from visualzoom.algorithms.surrogate import importance_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAPO(Rule):
+class SAPO(GroupRule):
     """Soft adaptive policy optimisation."""
 
     tau_up: float = 1.0
     tau_down: float = 1.05  # larger: what was bad is let go sooner
-    std: Std = "group"
     aggregation: Aggregation = "episode-mean"
-    silent_at_zero: ClassVar[bool] = True
-    needs_siblings: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_std(self.std)
+        GroupRule.__post_init__(self)
         if not (self.tau_up > 0 and self.tau_down > 0):
             raise ValueError(f"{self}; both temperatures must be positive")
-
-    def credit(self, given: CreditIn) -> Credit:
-        """The group-relative advantage of the token's episode."""
-        advantages_E = group_relative(given.rewards_E, given.group_E, std=self.std)
-        return Credit(advantages_T=advantages_E[given.episode_T])
 
     def loss(self, given: LossIn) -> LossOutput:
         """Gated surrogate against the old policy."""
