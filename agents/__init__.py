@@ -18,6 +18,9 @@ from visualzoom.agents.records import (
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.agents.scripted import FunctionAgent, OracleAgent, RandomAgent, ScriptedAgent
 from visualzoom.agents.tokens import Rendered
+from visualzoom.agents.torchvision_operators import on_import
+
+on_import()  # of torchvision, which some machines need; see there
 
 __all__ = [
     "RENDERERS",

@@ -17,6 +17,7 @@ from visualzoom.agents.records import (
     Completion,
     FinishReason,
     GenerateRequest,
+    PacedPolicy,
     Policy,
     Reply,
     Sampling,
@@ -54,8 +55,48 @@ class VLMAgent:
         self.max_context_tokens = max_context_tokens
         self._forced = tuple(renderer.tokens(forced_prefix)) if forced_prefix else ()
         self._ledgers: dict[str, TokenLedger] = {}
+        self._asked: dict[str, GenerateRequest] = {}
+        """Requests that the policy has under way."""
+        self._early: dict[str, Reply] = {}
+        """Replies that nobody has asked for yet."""
+
+    @property
+    def is_paced(self) -> bool:
+        return isinstance(self.policy, PacedPolicy)
 
     def act(self, turns: Sequence[AgentTurn]) -> list[Reply]:
+        requests, replies = self._requests(turns)
+        completions = self.policy.generate(requests, self.sampling) if requests else []
+        for request, completion in zip(requests, completions, strict=True):
+            replies[request.episode_id] = self._replied(request, completion)
+        return [replies[turn.episode_id] for turn in turns]
+
+    def begin(self, turns: Sequence[AgentTurn]) -> None:
+        requests, replies = self._requests(turns)
+        self._early |= replies
+        self._asked |= {request.episode_id: request for request in requests}
+        self._paced_policy().submit(requests, self.sampling)
+
+    def ready(self) -> dict[str, Reply]:
+        replies, self._early = self._early, {}
+        for episode_id, completion in self._paced_policy().collect().items():
+            replies[episode_id] = self._replied(self._asked.pop(episode_id), completion)
+        return replies
+
+    def finish(self, episode_id: str) -> TokenLedger | None:
+        """Release the episode. Its ledger ends with the last reply; None if the agent never replied in it."""
+        self.policy.release([episode_id])
+        self._asked.pop(episode_id, None)
+        self._early.pop(episode_id, None)
+        return self._ledgers.pop(episode_id, None)
+
+    def _paced_policy(self) -> PacedPolicy:
+        if not isinstance(self.policy, PacedPolicy):
+            raise TypeError(f"a {type(self.policy).__name__} answers all requests at once; call `act`")
+        return self.policy
+
+    def _requests(self, turns: Sequence[AgentTurn]) -> tuple[list[GenerateRequest], dict[str, Reply]]:
+        """What to ask the policy, and the replies that need no policy."""
         shown: dict[int, ShownImage] = {}  # by identity: siblings are shown the same array
         prompts: dict[tuple[object, ...], TokenLedger] = {}  # siblings share their beginning
         replies: dict[str, Reply] = {}
@@ -68,15 +109,7 @@ class VLMAgent:
                 continue
             self._ledgers[turn.episode_id] = ledger
             requests.append(GenerateRequest(episode_id=turn.episode_id, ledger=ledger, seed=turn.seed))
-        completions = self.policy.generate(requests, self.sampling) if requests else []
-        for request, completion in zip(requests, completions, strict=True):
-            replies[request.episode_id] = self._replied(request, completion)
-        return [replies[turn.episode_id] for turn in turns]
-
-    def finish(self, episode_id: str) -> TokenLedger | None:
-        """Release the episode. Its ledger ends with the last reply; None if the agent never replied in it."""
-        self.policy.release([episode_id])
-        return self._ledgers.pop(episode_id, None)
+        return requests, replies
 
     def _opened(
         self, turn: AgentTurn, images: Sequence[ShownImage], prompts: dict[tuple[object, ...], TokenLedger]

@@ -149,6 +149,20 @@ def merge_lora(module: Any) -> None:
     module._hf_peft_config_loaded = False
 
 
+@torch.no_grad()
+def whole_weights(module: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every weight by its name in a plain checkpoint, one at a time, with what an adapter adds to it."""
+    bases: dict[str, Any] = {}
+    if is_adapted(module):
+        kind = _peft().tuners.lora.LoraLayer
+        bases = {f"{name}.base_layer.weight": part for name, part in module.named_modules() if isinstance(part, kind)}
+    for name, weight in module.named_parameters():
+        if name in bases:
+            yield name.replace(".base_layer.", "."), weight + bases[name].get_delta_weight(_ADAPTER)
+        elif ".lora_" not in name:
+            yield name.replace(".base_layer.", "."), weight
+
+
 def _peft() -> Any:
     """The package; imported when it is needed, because that takes seconds.
 

@@ -6,7 +6,7 @@ no other slot notices. Where the environments live is the host's matter: threads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,27 @@ class EnvPool:
         """Environments of this process, on threads; see `ThreadHost`. Each thread has memory of its own."""
         return cls(ThreadHost(lambda _: make_env(), num_threads=num_threads, step_timeout_s=step_timeout_s))
 
+    def send(self, commands: Iterable[tuple[int, Job | Reply]]) -> None:
+        """Begin a job, or hand over a reply, in each of these slots; `receive` gives what came of it."""
+        self.host.send_all((slot, _reset(one) if isinstance(one, Job) else _command(one)) for slot, one in commands)
+
+    def receive(self, *, wait: bool) -> list[tuple[int, Shown | Fault]]:
+        """What has come of commands sent, at least one if one is under way and `wait` is asked for."""
+        if not self.host.in_flight:
+            return []
+        try:
+            results = self.host.recv_ready(None if wait else 0.0)
+        except TimeoutError:
+            return []
+        return [(result.env_id, _outcome(result)) for result in results]
+
+    def settle(self) -> None:
+        """Wait for what is under way and drop it."""
+        self.host.recv_all()
+
     def reset(self, slots: Sequence[int], jobs: Sequence[Job]) -> list[Shown | Fault]:
         """Begin a job in each of these slots."""
-        return self._all(slots, [Reset(seed=job.seed, options={"task": job.task_index}) for job in jobs])
+        return self._all(slots, [_reset(job) for job in jobs])
 
     def step(self, slots: Sequence[int], replies: Sequence[Reply]) -> list[Shown | Fault]:
         """Hand each slot its reply; one with a `stop` truncates the episode from outside."""
@@ -79,6 +97,10 @@ class EnvPool:
         self.host.send_all(zip(slots, commands, strict=True))
         results = {result.env_id: result for result in self.host.recv_all()}
         return [_outcome(results[slot]) for slot in slots]
+
+
+def _reset(job: Job) -> Command:
+    return Reset(seed=job.seed, options={"task": job.task_index})
 
 
 def _command(reply: Reply) -> Command:

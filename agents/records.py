@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.tokens import Completion, FinishReason, ShownImage
@@ -16,10 +16,13 @@ __all__ = [
     "Completion",
     "FinishReason",
     "GenerateRequest",
+    "PacedAgent",
+    "PacedPolicy",
     "Policy",
     "Reply",
     "Sampling",
     "ShownImage",
+    "TrainedPolicy",
 ]
 
 
@@ -58,6 +61,27 @@ class Policy(Protocol):
         """Drop what is kept for these episodes."""
 
 
+class TrainedPolicy(Policy, Protocol):
+    """A policy whose weights are being trained by somebody else."""
+
+    def publish(self, version: int) -> None:
+        """Take the weights as they are now, as this version."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+@runtime_checkable
+class PacedPolicy(Policy, Protocol):
+    """A policy that works on many requests at once and hands back each when it is done."""
+
+    def submit(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> None:
+        """Begin these, beside those that are under way."""
+
+    def collect(self) -> dict[str, Completion]:
+        """Work for a moment; the completions that it ended, by episode. Often none."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentTurn:
     """What an agent sees when it must act in one episode."""
@@ -92,3 +116,18 @@ class Agent(Protocol):
 
     def finish(self, episode_id: str) -> TokenLedger | None:
         """The episode is over: release what is kept for it and hand out its tokens, if the agent has any."""
+
+
+@runtime_checkable
+class PacedAgent(Agent, Protocol):
+    """An agent that can act in each episode at its own pace, so that no episode waits for another's reply."""
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether it can: its policy may be one that answers all at once."""
+
+    def begin(self, turns: Sequence[AgentTurn]) -> None:
+        """Begin to decide in these episodes, beside those that are under way."""
+
+    def ready(self) -> dict[str, Reply]:
+        """Work for a moment; the replies that came of it, by episode. Often none."""

@@ -1,5 +1,8 @@
 """Playing: an agent and many environments, turn by turn, until every episode has ended.
 
+An agent that answers all at once plays in rounds. One that can answer each in its own time does: no episode waits for
+another's reply, and environments step meanwhile.
+
 Law: started = finished + failed. A job gives exactly one `Played`, which depends on the job alone: not on the others,
 on their order, nor on how many are played at once. What an environment throws ends its episode as `env_error`, and one
 that is lost ends it as `worker_lost`.
@@ -9,14 +12,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.pool import EnvPool, Job, MakeEnv, Shown
-from visualzoom.agents.records import Agent, AgentTurn, Reply, ShownImage
+from visualzoom.agents.records import Agent, AgentTurn, PacedAgent, Reply, ShownImage
 from visualzoom.envs.images.pictures import ArrayPicture
 from visualzoom.envs.records import Episode, ImageRef, Reward, StopReason, Task, Turn
 from visualzoom.envs.vector.records import Fault
@@ -61,11 +65,11 @@ def play(
     """Play every job to its end and give the results in the order of the jobs.
 
     Args:
-        agent: Acts for all unfinished episodes at once.
+        agent: Acts for all unfinished episodes at once, or for each when its turn comes.
         envs: A pool, whose environments are kept for the next call, or a function that makes an environment.
         jobs: What to play.
         max_live: Most episodes at once; None for all.
-        on_progress: Called after each round of turns.
+        on_progress: Called now and then.
     """
     if max_live is not None and max_live < 1:
         raise ValueError(f"max_live={max_live}; at least 1 episode must be played at once, or None for all")
@@ -76,44 +80,96 @@ def play(
             return play(agent, pool, jobs, max_live=max_live, on_progress=on_progress)
         finally:
             pool.close()
-    done: dict[int, Played] = {}
-    waiting = deque(enumerate(jobs))
-    free = deque(range(min(len(jobs), max_live or len(jobs))))
-    live: list[_Live] = []
+    playing = _Playing(agent, jobs, num_slots=min(len(jobs), max_live or len(jobs)))
+    can_pace = isinstance(agent, PacedAgent) and agent.is_paced
     try:
-        while waiting or live:
-            live += _begin(envs, waiting, free, done)
-            turns = [one.agent_turn() for one in live]
-            replies = agent.act(turns) if turns else []
-            outcomes = envs.step([one.slot for one in live], replies)
-            for one, reply, outcome in zip(tuple(live), replies, outcomes, strict=True):
-                episode = one.stepped(reply, outcome)
-                if episode is not None:
-                    live.remove(one)
-                    free.append(one.slot)
-                    done[one.position] = one.played(episode, agent.finish(one.episode_id))
+        for _ in _at_own_pace(cast(PacedAgent, agent), envs, playing) if can_pace else _in_rounds(agent, envs, playing):
             if on_progress is not None:
-                on_progress(len(done), len(jobs))
+                on_progress(len(playing.done), len(jobs))
     finally:
-        for one in live:  # only if something was thrown: an agent must not keep what will never go on
-            agent.finish(one.episode_id)
-    return [done[position] for position in range(len(jobs))]
+        playing.abandon()
+    return [playing.done[position] for position in range(len(jobs))]
 
 
-def _begin(envs: EnvPool, waiting: deque[tuple[int, Job]], free: deque[int], done: dict[int, Played]) -> list[_Live]:
-    """Put waiting jobs into free slots; a job whose reset throws is done at once."""
-    starting = [(free.popleft(), *waiting.popleft()) for _ in range(min(len(free), len(waiting)))]
-    outcomes = envs.reset([slot for slot, _, _ in starting], [job for _, _, job in starting])
-    begun: list[_Live] = []
-    for (slot, position, job), outcome in zip(starting, outcomes, strict=True):
-        one = _Live(position=position, job=job, slot=slot)
-        if isinstance(outcome, Fault):
-            free.append(slot)
-            done[position] = one.played(one.failed(outcome), None)
-        else:
-            one.opened(outcome)
-            begun.append(one)
-    return begun
+def _in_rounds(agent: Agent, envs: EnvPool, playing: _Playing) -> Iterator[None]:
+    """Every live episode gets its reply, then every environment its step."""
+    while playing.unfinished:
+        seated = playing.seat()
+        playing.land(zip((slot for slot, _ in seated), envs.reset(*_columns(seated)), strict=True))
+        slots = list(playing.live)
+        replies = agent.act([playing.live[slot].agent_turn() for slot in slots]) if slots else []
+        for slot, reply in zip(slots, replies, strict=True):
+            playing.live[slot].replied(reply)
+        playing.land(zip(slots, envs.step(slots, replies), strict=True))
+        yield
+
+
+def _at_own_pace(agent: PacedAgent, envs: EnvPool, playing: _Playing) -> Iterator[None]:
+    """No episode waits for another: environments step while replies are made."""
+    slots: dict[str, int] = {}
+    try:
+        while playing.unfinished:
+            envs.send(playing.seat())
+            turns = playing.land(envs.receive(wait=not slots))
+            slots |= {turn.episode_id: slot for slot, turn in turns.items()}
+            agent.begin(list(turns.values()))
+            replies = {slots.pop(episode_id): reply for episode_id, reply in agent.ready().items()}
+            for slot, reply in replies.items():
+                playing.live[slot].replied(reply)
+            envs.send(replies.items())
+            if turns or replies:
+                yield
+    finally:
+        envs.settle()
+
+
+def _columns(seated: Sequence[tuple[int, Job]]) -> tuple[list[int], list[Job]]:
+    return [slot for slot, _ in seated], [job for _, job in seated]
+
+
+class _Playing:
+    """Jobs that wait, episodes that are live, and those that are done."""
+
+    def __init__(self, agent: Agent, jobs: Sequence[Job], *, num_slots: int) -> None:
+        self.live: dict[int, _Live] = {}
+        """By slot, in the order in which they were begun."""
+        self.done: dict[int, Played] = {}
+        self._agent = agent
+        self._waiting = deque(enumerate(jobs))
+        self._free = deque(range(num_slots))
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._waiting or self.live)
+
+    def seat(self) -> list[tuple[int, Job]]:
+        """Put waiting jobs into free slots."""
+        seated = []
+        for _ in range(min(len(self._free), len(self._waiting))):
+            slot, (position, job) = self._free.popleft(), self._waiting.popleft()
+            self.live[slot] = _Live(position=position, job=job)
+            seated.append((slot, job))
+        return seated
+
+    def land(self, outcomes: Iterable[tuple[int, Shown | Fault]]) -> dict[int, AgentTurn]:
+        """Take in what environments gave; the turns of the episodes that go on."""
+        turns: dict[int, AgentTurn] = {}
+        for slot, outcome in outcomes:
+            one = self.live[slot]
+            episode = one.landed(outcome)
+            if episode is None:
+                turns[slot] = one.agent_turn()
+                continue
+            del self.live[slot]
+            self._free.append(slot)
+            ledger = self._agent.finish(one.episode_id) if one.shown else None
+            self.done[one.position] = one.played(episode, ledger)
+        return turns
+
+    def abandon(self) -> None:
+        """Only if something was thrown: an agent must not keep what will never go on."""
+        for one in self.live.values():
+            self._agent.finish(one.episode_id)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -123,7 +179,6 @@ class _Live:
     position: int
     """In the list of jobs."""
     job: Job
-    slot: int
     shown: list[Shown] = field(default_factory=list)
     replies: list[str] = field(default_factory=list)
     problem: str | None = None
@@ -135,9 +190,6 @@ class _Live:
     @property
     def system(self) -> str:
         return str(self.shown[0].info.get("system", "")) if self.shown else ""
-
-    def opened(self, outcome: Shown) -> None:
-        self.shown.append(outcome)
 
     def agent_turn(self) -> AgentTurn:
         now = self.shown[-1]
@@ -153,9 +205,11 @@ class _Live:
             info=now.info,
         )
 
-    def stepped(self, reply: Reply, outcome: Shown | Fault) -> Episode | None:
-        """Take in what followed the reply; the episode if it is over."""
+    def replied(self, reply: Reply) -> None:
         self.replies.append(reply.text)
+
+    def landed(self, outcome: Shown | Fault) -> Episode | None:
+        """Take in what followed the reset or the reply; the episode if it is over."""
         if isinstance(outcome, Fault):
             return self.failed(outcome)
         self.shown.append(outcome)

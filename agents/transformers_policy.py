@@ -126,6 +126,9 @@ class TransformersPolicy:
         self._kept.clear()
         self._version = version
 
+    def close(self) -> None:
+        self._kept.clear()
+
     def release(self, episode_ids: Sequence[str]) -> None:
         for episode_id in episode_ids:
             self._kept.pop(episode_id, None)

@@ -22,14 +22,14 @@ from visualzoom.agents.agent import VLMAgent
 from visualzoom.agents.chat import Renderer, open_renderer
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_lora import is_adapted, save_lora
-from visualzoom.agents.records import Policy, Sampling
+from visualzoom.agents.records import Policy, Sampling, TrainedPolicy
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.aggregation import KNOWN
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.registry import resolve, suggest
-from visualzoom.training.config import MachineConfig, TrainConfig, UsageError
+from visualzoom.training.config import MachineConfig, PolicyConfig, TrainConfig, UsageError
 from visualzoom.training.metrics import TRACKERS, Tracker
 from visualzoom.training.models import base_named, model_folder, write_note
 from visualzoom.training.trainable import adapt
@@ -125,6 +125,29 @@ def open_reference(config: TrainConfig, opened: OpenModel, *, resumed: bool) -> 
             f"the reference policy is the model that this run began with, and it can't be opened again ({problem}). "
             "Put it back where it was to go on"
         ) from problem
+
+
+def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig, *, max_images: int) -> TrainedPolicy:
+    """What samples, around the weights of `opened` or following them."""
+    if policy.engine == "transformers":
+        return opened.policy()
+    from visualzoom.agents.model_lora import whole_weights
+    from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
+
+    settings = EngineSettings(
+        max_context_tokens=policy.max_context_tokens,
+        max_images=max_images,
+        dtype=machine.dtype,
+        cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
+        gpu_share=policy.engine_gpu_share,
+    )
+    return VLLMPolicy(
+        opened.folder,
+        settings,
+        weights=lambda: whole_weights(opened.model.module),
+        stop_ids=opened.renderer.stop_ids,
+        banned_ids=opened.renderer.banned_ids,
+    )
 
 
 def make_agent(

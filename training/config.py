@@ -101,9 +101,20 @@ class PolicyConfig:
     """Longest reply."""
     max_context_tokens: int = 1024
     """Longest episode."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What samples the episodes that are trained on, and those that evaluate the run. vllm needs visualzoom[vllm]."""
+    engine_cache_gb: float | None = None
+    """Gigabytes of vLLM's cache of keys and values. Without it: 0.5 on a CPU; on a GPU what --engine-gpu-share
+    leaves."""
+    engine_gpu_share: float = 0.45
+    """Share of the GPU's memory that vLLM may take; the learner lives beside it."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be sampled."""
+        if self.engine_cache_gb is not None:
+            _positive(engine_cache_gb=self.engine_cache_gb)
+        if not 0 < self.engine_gpu_share <= 1:
+            raise UsageError(f"engine_gpu_share is {self.engine_gpu_share}; it must be above 0 and at most 1")
         _positive(temperature=self.temperature)
         _at_least(1, max_tokens=self.max_tokens)
         _at_least(self.max_tokens, max_context_tokens=self.max_context_tokens)

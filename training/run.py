@@ -16,9 +16,8 @@ import torch
 
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.pool import EnvPool
-from visualzoom.agents.records import Agent, Sampling
+from visualzoom.agents.records import Agent, Sampling, TrainedPolicy
 from visualzoom.agents.rollout import Played
-from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.state import Stateful
@@ -32,6 +31,7 @@ from visualzoom.training.assemble import (
     OpenModel,
     make_agent,
     make_algorithm,
+    make_policy,
     make_trackers,
     open_model,
     open_new,
@@ -75,7 +75,7 @@ class Run:
     config: TrainConfig
     folder: RunFolder
     opened: OpenModel
-    policy: TransformersPolicy
+    policy: TrainedPolicy
     agent: Agent
     source: TaskSource
     envs: EnvPool
@@ -145,6 +145,7 @@ class Run:
         """Write what is left and let the environments go."""
         self.metrics.close()
         self.envs.close()
+        self.policy.close()
 
 
 def open_training(config: TrainConfig, folder: RunFolder) -> Run:
@@ -166,7 +167,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     charged = config.terms.kl != "none"
     reference = open_reference(config, opened, resumed=checkpoint is not None) if charged else None
     learner = _learner(config, opened, algorithm, reference)  # before the environments: what fails here leaves none
-    policy = opened.policy()
+    policy = make_policy(opened, config.policy, config.machine, max_images=config.world.max_images)
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
         config=config,
@@ -197,7 +198,7 @@ def forced_prefix(config: TrainConfig) -> str:
 
 
 def _agent(
-    config: TrainConfig, policy: TransformersPolicy, opened: OpenModel, *, temperature: float, prefix: str = ""
+    config: TrainConfig, policy: TrainedPolicy, opened: OpenModel, *, temperature: float, prefix: str = ""
 ) -> Agent:
     return make_agent(
         config.agent,

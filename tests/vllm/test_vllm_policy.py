@@ -1,0 +1,133 @@
+"""vLLM samples what the learner will read, with the learner's weights and its log-probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from following import Following, noise
+
+from visualzoom.agents.ledger import ImageSpan, TokenLedger
+from visualzoom.agents.records import FinishReason, GenerateRequest, Sampling
+from visualzoom.agents.tokens import Rendered
+
+NEAR = 1e-4
+"""Of log-probabilities, float32 on a CPU."""
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_log_probabilities_are_the_learner_s_over_turns_and_images(fresh: Following, temperature: float) -> None:
+    sampling = Sampling(temperature=temperature, max_tokens=20)
+    second = fresh.second_turn(fresh.requests(3, 2), sampling)
+    ledgers = fresh.played(second, sampling)
+    assert all(ledger.turns[-1] == 1 and len(ledger.image_spans) == 2 for ledger in ledgers)
+    assert fresh.mismatch(ledgers, temperature).max() < NEAR
+
+
+def test_another_temperature_would_be_seen(fresh: Following) -> None:
+    ledgers = fresh.played(fresh.requests(2, 2), Sampling(temperature=0.6, max_tokens=20))
+    assert fresh.mismatch(ledgers, temperature=1.0).max() > 100 * NEAR
+
+
+def test_a_reply_depends_on_its_own_seed_alone(fresh: Following) -> None:
+    requests, sampling = fresh.requests(2, 4), Sampling(max_tokens=16)
+    together = fresh.policy.generate(requests, sampling)
+    alone = [fresh.policy.generate([request], sampling)[0] for request in requests[::-1]][::-1]
+    assert [one.token_ids for one in together] == [one.token_ids for one in alone]
+    assert len({one.token_ids for one in together[:4]}) > 1, "siblings differ"
+
+
+def test_siblings_and_later_turns_find_what_was_read(fresh: Following) -> None:
+    fresh.policy.num_prompt_tokens = fresh.policy.num_cached_tokens = 0
+    sampling = Sampling(max_tokens=8)
+    fresh.played(fresh.second_turn(fresh.requests(1, 4, seed=3), sampling), sampling)
+    assert fresh.policy.prefix_hit_rate > 0.5
+
+
+def test_temperature_0_takes_the_likeliest_token(fresh: Following) -> None:
+    requests = fresh.requests(1, 2)
+    (first, second) = fresh.policy.generate(requests, Sampling(temperature=0.0, max_tokens=12))
+    assert first.token_ids == second.token_ids
+    assert fresh.mismatch([requests[0].ledger.with_completion(first)]).max() < NEAR
+
+
+def test_banned_tokens_are_never_sampled(fresh: Following) -> None:
+    banned = sorted(fresh.policy.banned_ids)
+    with torch.no_grad():  # the head is tied: without the ban no other token would be drawn
+        fresh.model.language.embed_tokens.weight[banned] *= 50
+    fresh.policy.publish(1)
+    said = fresh.policy.generate(fresh.requests(2, 8), Sampling(temperature=2.0, max_tokens=20))
+    assert not {token for one in said for token in one.token_ids} & set(banned)
+
+
+@pytest.mark.parametrize("part", ["language_model.layers.0", "visual.blocks.1", "embed_tokens", "visual.merger", ""])
+def test_after_publish_the_engine_is_a_fresh_one(fresh: Following, part: str) -> None:
+    requests, sampling = fresh.requests(2, 2), Sampling(max_tokens=12)
+    old = fresh.played(requests, sampling)
+    fresh.disturb(part)
+    assert fresh.mismatch(old).max() > 100 * NEAR, "the change can be seen"
+    fresh.policy.publish(1)
+    assert fresh.mismatch(fresh.played(requests, sampling)).max() < NEAR
+
+
+@pytest.mark.parametrize("part", ["language_model.layers.0", "visual.blocks.1"])
+def test_caches_that_are_not_reset_would_be_seen(fresh: Following, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests, sampling = fresh.requests(2, 2), Sampling(max_tokens=12)
+    fresh.played(requests, sampling)
+    fresh.disturb(part)
+    monkeypatch.setattr(fresh.policy, "reset_caches", lambda: None)
+    fresh.policy.publish(1)
+    assert fresh.mismatch(fresh.played(requests, sampling)).max() > 100 * NEAR
+
+
+def test_a_token_carries_the_version_that_sampled_it(fresh: Following) -> None:
+    requests = fresh.requests(2, 2)
+    fresh.policy.submit(requests, Sampling(max_tokens=40))
+    done = {}
+    for _ in range(4):
+        done |= fresh.policy.collect()
+    fresh.policy.publish(1)
+    fresh.policy.publish(2)
+    while len(done) < len(requests):
+        done |= fresh.policy.collect()
+    versions = [one.policy_versions for one in done.values()]
+    assert all(list(one) == sorted(one) and 1 not in one for one in versions)
+    assert any({0, 2} == set(one) for one in versions), "a reply spans both"
+    counts = {one.count(0) for one in versions if 2 in one}
+    assert len(counts) == 1, "all were interrupted after the same number of tokens"
+
+
+def test_the_end_of_a_reply_has_a_reason(fresh: Following) -> None:
+    said = fresh.policy.generate(fresh.requests(2, 8), Sampling(max_tokens=16))
+    stops = set(fresh.renderer.stop_ids)
+    for one in said:
+        assert (one.finish_reason is FinishReason.STOP) == (one.token_ids[-1] in stops)
+        assert one.finish_reason is FinishReason.STOP or len(one.token_ids) == 16
+
+
+def test_another_number_of_cells_than_the_ledger_s_is_refused(fresh: Following) -> None:
+    image = noise(1)
+    cell = fresh.requests(1, 1)[0].ledger
+    span = cell.image_spans[0]
+    placeholder = cell.token_ids[span.start]
+    wrong = TokenLedger.open(  # cells of 56 px
+        Rendered(token_ids=(7, *[placeholder] * 4, 8), image_spans=((1, 5),)), [image]
+    )
+    assert wrong.image_spans == (ImageSpan(start=1, stop=5, image=image),)
+    with pytest.raises(RuntimeError, match="ledger has 6"):
+        fresh.policy.generate([GenerateRequest(episode_id="wrong", ledger=wrong, seed=0)], Sampling(max_tokens=4))
+    assert fresh.policy.collect() == {}, "nothing is left under way"
+
+
+def test_what_is_released_stops(fresh: Following) -> None:
+    requests = fresh.requests(1, 2)
+    fresh.policy.submit(requests, Sampling(max_tokens=30))
+    fresh.policy.collect()
+    fresh.policy.release([requests[0].episode_id])
+    done = {}
+    while requests[1].episode_id not in done:
+        done |= fresh.policy.collect()
+    assert list(done) == [requests[1].episode_id]
+    again = replace(requests[0], seed=1)
+    assert fresh.policy.generate([again], Sampling(max_tokens=4))
