@@ -110,14 +110,15 @@ def _at_own_pace(agent: PacedAgent, envs: EnvPool, playing: _Playing) -> Iterato
     try:
         while playing.unfinished:
             envs.send(playing.seat())
-            turns = playing.land(envs.receive(wait=not slots))
+            landed = envs.receive(wait=not slots)
+            turns = playing.land(landed)
             slots |= {turn.episode_id: slot for slot, turn in turns.items()}
             agent.begin(list(turns.values()))
             replies = {slots.pop(episode_id): reply for episode_id, reply in agent.ready().items()}
             for slot, reply in replies.items():
                 playing.live[slot].replied(reply)
             envs.send(replies.items())
-            if turns or replies:
+            if landed:
                 yield
     finally:
         envs.settle()
