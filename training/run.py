@@ -17,7 +17,7 @@ import torch
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.pool import EnvPool
 from visualzoom.agents.records import Agent, Sampling, TrainedPolicy
-from visualzoom.agents.rollout import Played
+from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.state import Stateful
@@ -37,6 +37,7 @@ from visualzoom.training.assemble import (
     open_new,
     open_reference,
 )
+from visualzoom.training.canary import NUM_SIBLINGS, NUM_TASKS, check_agreement
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
@@ -104,6 +105,20 @@ class Run:
     def greedy_agent(self) -> Agent:
         """Who plays the baseline of algorithms that want one."""
         return _agent(self.config, self.policy, self.opened, temperature=0.0)
+
+    def check_sampler(self, when: str) -> None:
+        """Stop a run whose sampler has weights of its own that are not the learner's.
+
+        Raises:
+            UsageError: They are not.
+        """
+        if self.config.policy.engine == "transformers":  # it reads through the learner's model
+            return
+        jobs = group_jobs(unseen(NUM_TASKS, self.source), group_size=NUM_SIBLINGS, seed=self.config.seed)
+        played = play(self.agent, self.envs, jobs)
+        ledgers = [one.ledger for one in played if one.ledger is not None and one.ledger.num_sampled]
+        if ledgers:  # else the first step will say how the episodes failed
+            check_agreement(self.learner, ledgers, dtype=self.config.machine.dtype, when=when)
 
     def note_step(self, gathered: Gathered, report: LearnerReport, figures: Mapping[str, float]) -> dict[str, float]:
         """Count and log a step that was just taken; gives the row that was logged."""

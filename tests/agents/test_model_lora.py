@@ -19,7 +19,15 @@ from transformers import AutoModelForImageTextToText
 
 from visualzoom.agents.adapter_folder import Base, base_of
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_lora import LoraSettings, add_lora, is_adapted, lora_off, merge_lora, save_lora
+from visualzoom.agents.model_lora import (
+    LoraSettings,
+    add_lora,
+    is_adapted,
+    lora_off,
+    merge_lora,
+    save_lora,
+    whole_weights,
+)
 from visualzoom.agents.model_names import joint_pattern, pick
 from visualzoom.agents.model_testing import FAMILIES, random_image, random_module, spans_of
 from visualzoom.agents.model_vision import visual_of
@@ -103,6 +111,24 @@ def test_switched_off_it_is_the_base_bit_for_bit_and_then_itself_again(tmp_path:
     with lora_off(model.module):
         assert torch.equal(logits(model), logits(VLModel.open(tmp_path / "base")))
     assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whole_weights_are_those_of_the_merged_model(family: str, trained: bool, tmp_path: Path) -> None:
+    model = adapted(tmp_path / "base", family, trained=trained)
+    whole = {name: weight.clone() for name, weight in whole_weights(model.module)}
+    assert is_adapted(model.module)
+    merge_lora(model.module)
+    merged = dict(model.module.named_parameters())
+    assert whole.keys() == merged.keys()
+    for name, weight in merged.items():
+        torch.testing.assert_close(whole[name], weight.data, rtol=1e-6, atol=1e-6)
+
+
+def test_whole_weights_of_a_plain_model_are_its_own() -> None:
+    module = random_module("qwen3_vl")
+    assert all(weight is module.get_parameter(name) for name, weight in whole_weights(module))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

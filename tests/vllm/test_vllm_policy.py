@@ -11,6 +11,9 @@ from following import Following, noise
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
 from visualzoom.agents.records import FinishReason, GenerateRequest, Sampling
 from visualzoom.agents.tokens import Rendered
+from visualzoom.training.canary import check_agreement
+from visualzoom.training.config import UsageError
+from visualzoom.training.learner import Learner, LearnerConfig
 
 NEAR = 1e-4
 """Of log-probabilities, float32 on a CPU."""
@@ -79,6 +82,15 @@ def test_caches_that_are_not_reset_would_be_seen(fresh: Following, part: str, mo
     monkeypatch.setattr(fresh.policy, "reset_caches", lambda: None)
     fresh.policy.publish(1)
     assert fresh.mismatch(fresh.played(requests, sampling)).max() > 100 * NEAR
+
+
+def test_the_canary_sings_until_weights_are_not_the_same(fresh: Following) -> None:
+    learner = Learner(fresh.model, LearnerConfig(), banned_ids=sorted(fresh.policy.banned_ids))
+    ledgers = fresh.played(fresh.requests(2, 2), Sampling(max_tokens=12))
+    assert check_agreement(learner, ledgers, dtype="float32", when="now") < 1e-5
+    fresh.disturb("layers.0", by=0.02)
+    with pytest.raises(UsageError, match=r"now sampler and learner disagree: .* differ by 0\.\d+ nats on average"):
+        check_agreement(learner, ledgers, dtype="float32", when="now")
 
 
 def test_a_token_carries_the_version_that_sampled_it(fresh: Following) -> None:
