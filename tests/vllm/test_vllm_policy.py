@@ -9,7 +9,7 @@ import torch
 from following import Following, noise
 
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
-from visualzoom.agents.records import FinishReason, GenerateRequest, Sampling
+from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling
 from visualzoom.agents.tokens import Rendered
 from visualzoom.training.canary import check_agreement
 from visualzoom.training.config import UsageError
@@ -96,7 +96,7 @@ def test_the_canary_sings_until_weights_are_not_the_same(fresh: Following) -> No
 def test_a_token_carries_the_version_that_sampled_it(fresh: Following) -> None:
     requests = fresh.requests(2, 2)
     fresh.policy.submit(requests, Sampling(max_tokens=40))
-    done = {}
+    done: dict[str, Completion] = {}
     for _ in range(4):
         done |= fresh.policy.collect()
     fresh.policy.publish(1)
@@ -137,7 +137,7 @@ def test_what_is_released_stops(fresh: Following) -> None:
     fresh.policy.submit(requests, Sampling(max_tokens=30))
     fresh.policy.collect()
     fresh.policy.release([requests[0].episode_id])
-    done = {}
+    done: dict[str, Completion] = {}
     while requests[1].episode_id not in done:
         done |= fresh.policy.collect()
     assert list(done) == [requests[1].episode_id]
