@@ -27,7 +27,7 @@ MAY_NAME = {"envs": {"rewards"}}
 HEAVY = {
     "torch": {
         "envs": r"images/torch_kernel",
-        "agents": r"model\w*|transformers_policy\w*|sampling\w*|tiny_\w+|vllm_\w+",
+        "agents": r"model\w*|transformers_policy\w*|sampling\w*|tiny_\w+|torchvision_operators|vllm_\w+",
         "algorithms": r"\w+",
         "training": r"\w+",
     },
