@@ -74,10 +74,12 @@ def lacks_operators() -> bool:
 
 
 def declare() -> None:
-    """Declare what torchvision registers kernels for."""
+    """Declare what torchvision registers kernels for, unless another copy of this module has: `sitecustomize` has one."""
     import torch
 
     for name in OPERATORS:
+        if hasattr(torch.ops.torchvision, name):
+            continue
         library = torch.library.Library("torchvision", "FRAGMENT")
         library.define(name + SIGNATURE)
         _declared.append(library)
