@@ -74,7 +74,7 @@ def lacks_operators() -> bool:
 
 
 def declare() -> None:
-    """Declare what torchvision registers kernels for, unless another copy of this module has: `sitecustomize` has one."""
+    """Declare what torchvision registers kernels for, unless another copy of this module has (in `sitecustomize`)."""
     import torch
 
     for name in OPERATORS:

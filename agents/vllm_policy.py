@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -49,6 +48,9 @@ REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": Fi
 class EngineSettings:
     """What an engine needs to know beside the model."""
 
+    revision: str | None = None
+    """Of a model of the hub."""
+
     max_context_tokens: int
     max_images: int
     """In one episode."""
@@ -77,7 +79,7 @@ class VLLMPolicy:
 
     def __init__(
         self,
-        folder: Path,
+        model: str,
         settings: EngineSettings,
         *,
         weights: Weights,
@@ -87,7 +89,7 @@ class VLLMPolicy:
         """Start an engine.
 
         Args:
-            folder: A checkpoint with tokenizer and processor.
+            model: A folder with a whole checkpoint, tokenizer and processor, or a hub id.
             settings: Sizes.
             weights: Where `publish` takes them from.
             stop_ids: A reply ends with any of these.
@@ -99,7 +101,7 @@ class VLLMPolicy:
         if self.stop_ids & self.banned_ids:
             raise ValueError(f"ids {sorted(self.stop_ids & self.banned_ids)} are both stop ids and banned")
         register()  # in this process, whether or not vLLM found our entry point
-        self._engine = LLMEngine.from_engine_args(_engine_args(folder, settings, sorted(self.banned_ids)))
+        self._engine = LLMEngine.from_engine_args(_engine_args(model, settings, sorted(self.banned_ids)))
         self._running: dict[str, _Running] = {}
         self._version = 0
         self.num_prompt_tokens = self.num_cached_tokens = 0
@@ -193,10 +195,11 @@ class VLLMPolicy:
         )
 
 
-def _engine_args(folder: Path, settings: EngineSettings, banned: Sequence[int]) -> EngineArgs:
+def _engine_args(model: str, settings: EngineSettings, banned: Sequence[int]) -> EngineArgs:
     on_cpu = current_platform.is_cpu()
     return EngineArgs(
-        model=str(folder),
+        model=model,
+        revision=settings.revision,
         dtype=settings.dtype,
         max_model_len=settings.max_context_tokens,
         max_num_seqs=settings.max_episodes,

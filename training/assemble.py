@@ -131,23 +131,29 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
     """What samples, around the weights of `opened` or following them."""
     if policy.engine == "transformers":
         return opened.policy()
+    from visualzoom.agents.adapter_folder import base_of
     from visualzoom.agents.model_lora import whole_weights
     from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
 
+    base = base_of(opened.folder)
     settings = EngineSettings(
+        revision=None if base is None else base.revision,
         max_context_tokens=policy.max_context_tokens,
         max_images=max_images,
         dtype=machine.dtype,
         cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
         gpu_share=policy.engine_gpu_share,
     )
-    return VLLMPolicy(
-        opened.folder,
+    vllm_policy = VLLMPolicy(
+        str(opened.folder) if base is None else base.name,
         settings,
         weights=lambda: whole_weights(opened.model.module),
         stop_ids=opened.renderer.stop_ids,
         banned_ids=opened.renderer.banned_ids,
     )
+    if base is not None:  # the engine has read the base alone
+        vllm_policy.publish(0)
+    return vllm_policy
 
 
 def make_agent(

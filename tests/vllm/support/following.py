@@ -28,7 +28,7 @@ class Following:
         self.renderer = open_renderer(folder)
         self.shipped = {name: weight.detach().clone() for name, weight in self.model.module.named_parameters()}
         self.policy = VLLMPolicy(
-            folder,
+            str(folder),
             SETTINGS,
             weights=lambda: whole_weights(self.model.module),
             stop_ids=self.renderer.stop_ids,
