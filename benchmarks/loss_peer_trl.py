@@ -4,9 +4,9 @@ Nothing of ours is imported here, and nothing of TRL is rewritten: its `_generat
 `_compute_loss` run as they are on an object whose model answers with the given log-probabilities and whose rewards are
 the given ones. A list of cases comes in as JSON, a list of results goes out. All in float64.
 
-A case:   {"settings": fields of GRPOConfig, "group_size": G, "rewards": [B][functions] (null: not scored),
-           "mask": [B][T], "logprobs": [B][T], "entropies": [B][T] and, where the settings want them,
-           "old": [B][T], "reference": [B][T], "sampling": [B][T]}
+A case:   {"trainer": "grpo" or "rloo", "settings": fields of its config, "group_size": G,
+           "rewards": [B][functions] (null: not scored), "mask": [B][T], "logprobs": [B][T], "entropies": [B][T]
+           and, where the settings want them, "old": [B][T], "reference": [B][T], "sampling": [B][T]}
 A result: {"advantages": [B], "loss": number, "gradient": [B][T], "correction": [B][T], [B][1] or null}
 
 B is an episode, T a token after its prompt; `mask` is 1 on sampled tokens and 0 on what a tool said.
@@ -27,8 +27,9 @@ from torch import Tensor
 declare_operators()
 
 from accelerate import Accelerator  # noqa: E402  torchvision must be importable first
-from trl import GRPOConfig  # noqa: E402
+from trl import GRPOConfig, RLOOConfig  # noqa: E402
 from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
+from trl.trainer.rloo_trainer import RLOOTrainer  # noqa: E402
 
 PAD_ID, EOS_ID, WORD_ID = 0, 1, 2
 SAME_NAME = (
@@ -53,8 +54,10 @@ SAME_NAME = (
     "use_adaptive_entropy",
     "beta",
     "log_multimodal",
+    "normalize_advantages",
+    "reward_clip_range",
 )
-"""Attributes of the trainer that its constructor copies from its arguments."""
+"""Attributes of the trainers that their constructors copy from their arguments, as far as they have them."""
 Case = dict[str, Any]
 
 
@@ -68,8 +71,8 @@ class Tokenizer:
     pad_token_id = PAD_ID
 
 
-class Given(GRPOTrainer):  # type: ignore[misc]  # TRL's classes carry no types for mypy
-    """TRL's trainer with given numbers in place of a model, a generator and reward functions."""
+class Given:
+    """The half of a trainer of TRL's with given numbers in place of a model, a generator and reward functions."""
 
     def __init__(self, case: Case) -> None:
         """Set what the two methods read, as TRL's own constructor would; that one would want a model and data."""
@@ -78,7 +81,7 @@ class Given(GRPOTrainer):  # type: ignore[misc]  # TRL's classes carry no types 
         self.args = _arguments(case, num_episodes)
         self.accelerator = Accelerator(cpu=True)  # after the arguments, which forget earlier ones
         for name in SAME_NAME:
-            setattr(self, name, vars(self.args)[name])
+            setattr(self, name, vars(self.args).get(name))
         self.epsilon_low = self.args.epsilon
         self.epsilon_high = self.args.epsilon if self.args.epsilon_high is None else self.args.epsilon_high
         self.current_gradient_accumulation_steps = 1
@@ -89,7 +92,7 @@ class Given(GRPOTrainer):  # type: ignore[misc]  # TRL's classes carry no types 
         self.tools = self.environment_factories = self.environments = None
         self._tokenizer, self.eos_token_ids, self._is_vlm = Tokenizer(), [EOS_ID], False
         self.aux_loss_enabled = False
-        self._entropy_bonus_enabled = self.entropy_coef != 0.0
+        self._entropy_bonus_enabled = bool(vars(self.args).get("entropy_coef"))
         self._metrics: Any = {"train": defaultdict(list)}
         self._logs: Any = {name: deque() for name in ("prompt", "completion", "advantages")}
         self._logs |= {"rewards": defaultdict(deque), "extra": {}}
@@ -115,7 +118,7 @@ class Given(GRPOTrainer):  # type: ignore[misc]  # TRL's classes carry no types 
             return _padded(self.case["old"]), None, None
         return self.logprobs, _padded(self.case["entropies"]), None
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self: Any) -> dict[str, Any]:
         """Advantages, correction, loss and gradient, all by TRL's own code."""
         rows = [{"prompt": "question"} for _ in self.case["rewards"]]
         inputs = self._generate_and_score_completions(rows)
@@ -133,12 +136,27 @@ class Given(GRPOTrainer):  # type: ignore[misc]  # TRL's classes carry no types 
         }
 
 
-def _arguments(case: Case, num_episodes: int) -> GRPOConfig:
+class GivenGRPO(Given, GRPOTrainer):  # type: ignore[misc]  # TRL's classes carry no types for mypy
+    """TRL's GRPO on given numbers."""
+
+
+class GivenRLOO(Given, RLOOTrainer):  # type: ignore[misc]
+    """TRL's RLOO on given numbers; it knows no tools."""
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        prompt_ids, completion_ids, *_ = super()._generate(prompts)
+        return prompt_ids, completion_ids, ["" for _ in prompts]
+
+
+TRAINERS = {"grpo": (GivenGRPO, GRPOConfig), "rloo": (GivenRLOO, RLOOConfig)}
+
+
+def _arguments(case: Case, num_episodes: int) -> Any:
     """TRL's own settings with its own defaults, for one optimizer step on all episodes."""
     settings = dict(case["settings"])
     if "old" in case and not settings.get("use_vllm"):
         settings["num_iterations"] = 2  # else TRL takes the present policy for the one that acted
-    return GRPOConfig(
+    return TRAINERS[case["trainer"]][1](
         output_dir=tempfile.gettempdir(),
         report_to=[],
         use_cpu=True,
@@ -161,7 +179,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     out, sys.stdout = sys.stdout, sys.stderr  # what the libraries print is no answer
-    json.dump([Given(case).answer() for case in json.load(sys.stdin)], out)
+    json.dump([TRAINERS[case["trainer"]][0](case).answer() for case in json.load(sys.stdin)], out)
 
 
 if __name__ == "__main__":

