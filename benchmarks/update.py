@@ -141,6 +141,20 @@ def against_peer(args: argparse.Namespace) -> None:
     table(f"One update: against PrefixGrouper, text alone (median of {args.rounds})", PEER_HEADER, rows)
 
 
+def against_peer_shared(args: argparse.Namespace) -> None:
+    """The readings that share a prompt alone, which take minutes in place of a quarter of an hour."""
+    contestants = [Contestant(script=script, reading="shared") for script in (OURS, PEER)]
+    rows = []
+    for name, cell in cells(args, image=False):
+        ours, theirs = measure(contestants, cell, args)
+        ratios = [b / a for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
+        times = [statistics.median(one.seconds) for one in (ours, theirs)]
+        peaks = [f"{one.peak_bytes / 1e6:.0f}" for one in (ours, theirs)]
+        rows.append([name, *times, statistics.median(ratios), f"{min(ratios):.2f}-{max(ratios):.2f}", *peaks])
+    header = ("prompt:reply, siblings", "ours, s", "PrefixGrouper, s", "times faster", "range", "ours, MB", "its, MB")
+    table(f"One update: against PrefixGrouper, text alone (median of {args.rounds})", header, rows)
+
+
 def cells(args: argparse.Namespace, *, image: bool) -> list[tuple[str, Cell]]:
     """The groups, named."""
     return [
@@ -166,7 +180,13 @@ def main() -> None:
     parser.add_argument("--reply-tokens", type=int, default=128)
     parser.add_argument("--hidden-size", type=int, default=256, help="a multiple of 128")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peer-shared", action="store_true", help="nothing but shared readings against the peer's")
     args = parser.parse_args()
+    if args.peer_shared:
+        if args.peer_python is None:
+            parser.error("--peer-shared wants --peer-python, an interpreter of an environment with prefix_grouper")
+        against_peer_shared(args)
+        return
     against_plain(args)
     if args.peer_python is not None:
         against_peer(args)
