@@ -152,13 +152,16 @@ class VLModel:
             return model
         family = family_of(AutoConfig.from_pretrained(path, revision=revision).model_type, where=f"{path}: ")
         module: Any = family.model.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION, revision=revision)
-        model = cls(module.to(device))
+        return cls(module.to(device)).shaped_by(path, revision=revision)
+
+    def shaped_by(self, path: str | Path, *, revision: str = "main") -> VLModel:
+        """Itself, with images prepared as the image processor of this checkpoint says."""
         try:
             processor, _ = ImageProcessingMixin.get_image_processor_dict(path, revision=revision)
         except OSError:  # a checkpoint without a preprocessor_config.json: the family's defaults stand
-            return model
-        model.shape = _shape_of(processor, model.shape)
-        return model
+            return self
+        self.shape = _shape_of(processor, self.shape)
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 import msgspec
 import torch
+from torch import Tensor
 
-from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
+from visualzoom.agents.adapter_folder import ADAPTER_CONFIG, base_of
 from visualzoom.agents.agent import VLMAgent
 from visualzoom.agents.chat import Renderer, open_renderer
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_lora import is_adapted, save_lora
+from visualzoom.agents.model_lora import is_adapted, save_lora, whole_weights
 from visualzoom.agents.records import Policy, Sampling, TrainedPolicy
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.aggregation import KNOWN
@@ -58,6 +59,11 @@ class OpenModel:
     def policy(self) -> TransformersPolicy:
         """A policy that shares the weights."""
         return TransformersPolicy(self.model, stop_ids=self.renderer.stop_ids, banned_ids=self.renderer.banned_ids)
+
+    def files(self) -> dict[str, bytes]:
+        """All but the weights, of the whole model: what a process elsewhere needs to make a model of this form."""
+        config: str = self.model.module.config.to_json_string()
+        return {**self.side_files, "config.json": config.encode()}
 
     def save(self, folder: Path, *, coordinates: Coordinates) -> None:
         """Write weights and words into a folder that opens here and in transformers; an adapter without its base.
@@ -127,33 +133,79 @@ def open_reference(config: TrainConfig, opened: OpenModel, *, resumed: bool) -> 
         ) from problem
 
 
+def make_sampler(config: TrainConfig, opened: OpenModel) -> TrainedPolicy:
+    """What samples in a run: in this process, or in generators.
+
+    Raises:
+        UsageError: The generators can't be started.
+    """
+    placement, max_images = config.placement, config.world.max_images
+    if placement.cluster == "none":
+        return make_policy(opened, config.policy, config.machine, max_images=max_images)
+    from visualzoom.training.ray_policy import GeneratorFailed, GeneratorPlan, GeneratorsLost, PacedRayPolicy, RayPolicy
+
+    on_gpu = config.machine.device == "cuda"
+    make = PacedRayPolicy if config.policy.engine == "vllm" else RayPolicy
+    plan = GeneratorPlan(
+        files=opened.files(), policy=config.policy, machine=config.machine, max_images=max_images
+    )
+    num_bytes = sum(weight.nbytes for weight in opened.model.module.parameters())
+    try:
+        return make(
+            plan,
+            weights=lambda: whole_weights(opened.model.module),
+            num_generators=placement.num_generators,
+            gpus_per_generator=placement.gpus_per_generator if on_gpu else 0.0,
+            timeout_s=placement.generator_timeout_s,
+            object_store_bytes=3 * num_bytes + 2**29,  # this version, the next one, and the pictures of requests
+        )
+    except (GeneratorsLost, GeneratorFailed) as problem:
+        raise UsageError(f"--cluster ray: {problem}") from problem
+
+
 def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig, *, max_images: int) -> TrainedPolicy:
     """What samples, around the weights of `opened` or following them."""
     if policy.engine == "transformers":
         return opened.policy()
-    from visualzoom.agents.adapter_folder import base_of
-    from visualzoom.agents.model_lora import whole_weights
+    base = base_of(opened.folder)
+    vllm_policy = make_vllm_policy(
+        str(opened.folder) if base is None else base.name,
+        opened.renderer,
+        policy,
+        machine,
+        max_images=max_images,
+        weights=lambda: whole_weights(opened.model.module),
+        revision=None if base is None else base.revision,
+    )
+    if base is not None:  # the engine has read the base alone
+        vllm_policy.publish(0)
+    return vllm_policy
+
+
+def make_vllm_policy(
+    model: str,
+    renderer: Renderer,
+    policy: PolicyConfig,
+    machine: MachineConfig,
+    *,
+    max_images: int,
+    weights: Callable[[], Iterable[tuple[str, Tensor]]],
+    revision: str | None = None,
+    folder_has_weights: bool = True,
+) -> TrainedPolicy:
+    """A vLLM engine that follows these weights; without any in its folder it begins with the first publish."""
     from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
 
-    base = base_of(opened.folder)
     settings = EngineSettings(
-        revision=None if base is None else base.revision,
+        revision=revision,
+        has_weights=folder_has_weights,
         max_context_tokens=policy.max_context_tokens,
         max_images=max_images,
         dtype=machine.dtype,
         cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
         gpu_share=policy.engine_gpu_share,
     )
-    vllm_policy = VLLMPolicy(
-        str(opened.folder) if base is None else base.name,
-        settings,
-        weights=lambda: whole_weights(opened.model.module),
-        stop_ids=opened.renderer.stop_ids,
-        banned_ids=opened.renderer.banned_ids,
-    )
-    if base is not None:  # the engine has read the base alone
-        vllm_policy.publish(0)
-    return vllm_policy
+    return VLLMPolicy(model, settings, weights=weights, stop_ids=renderer.stop_ids, banned_ids=renderer.banned_ids)
 
 
 def make_agent(

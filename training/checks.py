@@ -57,6 +57,8 @@ def check_train(config: TrainConfig) -> None:
         raise UsageError(
             f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
         )
+    if config.placement.cluster == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError('--cluster ray: Ray is not installed here; pip install "visualzoom[ray]"')
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):

@@ -166,11 +166,14 @@ def _train(arguments: Sequence[str]) -> int:
 
 def settled(config: TrainConfig, *, num_threads: int) -> TrainConfig:
     """With a choice in place of each "choose for me", so that the run folder tells it and a resumed run keeps it."""
-    world = config.world
+    world, terms = config.world, config.terms
+    if config.placement.max_staleness and terms.correction == "none":
+        terms = dataclasses.replace(terms, correction="tis")
     data = None if world.data is None else world.data.expanduser().absolute()
     return dataclasses.replace(
         config,
         world=dataclasses.replace(world, kernel=chosen_kernel(world.kernel), data=data),
+        terms=terms,
         machine=dataclasses.replace(config.machine, num_threads=num_threads),
     )
 

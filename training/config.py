@@ -229,6 +229,37 @@ class MachineConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlacementConfig:
+    """Where replies are made, and how far they may lag behind."""
+
+    cluster: Literal["none", "ray"] = "none"
+    """none: replies are made in this process. ray: in generators, processes with a copy of the weights each, on this
+    machine or on the cluster that RAY_ADDRESS names."""
+    num_generators: int = 1
+    """Generators; a group of episodes stays with one. Their number changes nothing but rounding."""
+    gpus_per_generator: float = 1.0
+    """GPUs of each with --device cuda; less than 1 shares one."""
+    max_staleness: Literal[0, 1] = 0
+    """Steps that weights may be older than those that are trained. 0: play, then learn. 1: the next episodes are played
+    while the learner works; --correction is then tis if you choose none."""
+    generator_timeout_s: float = 600.0
+    """Longest time without an answer from a generator that has work; it is then replaced, and asked again."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would have no effect or no sense."""
+        _at_least(1, num_generators=self.num_generators)
+        _positive(gpus_per_generator=self.gpus_per_generator, generator_timeout_s=self.generator_timeout_s)
+        if self.cluster == "none":
+            idle = {"num_generators": self.num_generators != 1, "max_staleness": self.max_staleness != 0}
+            lost = [name for name, is_set in idle.items() if is_set]
+            if lost:
+                raise UsageError(
+                    f"{lost[0]} is {getattr(self, lost[0])} without generators: the sampler of this process waits for "
+                    "the learner. Choose cluster ray, or leave it out"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportConfig:
     """What is measured and kept. None of it changes what is learned."""
 
@@ -298,6 +329,7 @@ class TrainConfig:
     terms: Terms = field(default_factory=Terms)
     learn: LearnConfig = field(default_factory=LearnConfig)
     machine: MachineConfig = field(default_factory=lambda: MachineConfig(num_threads=1))
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
     def __post_init__(self) -> None:
@@ -306,7 +338,7 @@ class TrainConfig:
         _at_least(0, seed=self.seed, env_workers=self.env_workers)
 
 
-FREE_ON_RESUME = frozenset({"steps", "out", "resume", "report", "env_workers"})
+FREE_ON_RESUME = frozenset({"steps", "out", "resume", "report", "env_workers", "placement.generator_timeout_s"})
 """Fields that a resumed run may change: they decide how long it goes on and what is kept, never a weight. `steps` is
 one of them only while the learning rate is constant: a falling one ends with the last step."""
 

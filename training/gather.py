@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,20 @@ from visualzoom.training.pack import learnable
 
 if TYPE_CHECKING:
     from visualzoom.training.run import Run
+
+
+class Abandoned(Exception):
+    """Nobody wants these episodes any more."""
+
+
+class Stopped(threading.Event):
+    """Raised by one thread, looked at by the one that plays."""
+
+    def look(self, *_: int) -> None:
+        """Raise if it is set."""
+        if self.is_set():
+            raise Abandoned
+
 
 SEED_STRIDE = 1_000_003
 """Runs of different seeds begin at different tasks of an endless source."""
@@ -81,26 +96,33 @@ def draw_tasks(seed: int, first: int, count: int) -> list[int]:
     return [(start + i) % HELD_OUT_FIRST for i in range(count)]
 
 
-def gather(run: Run) -> Gathered:
-    """Play the groups of a step; with dynamic sampling, draw again for those that teach nothing."""
+def gather(run: Run, first_task: int, stopped: Stopped | None = None) -> Gathered:
+    """Play the groups of a step; with dynamic sampling, draw again for those that teach nothing.
+
+    Args:
+        run: Whose agent plays, with the weights that its policy has.
+        first_task: Tasks that the run has drawn before.
+        stopped: Once it is set, playing ends with `Abandoned` at the next turn.
+    """
     learn, terms = run.config.learn, run.config.terms
-    gathered = Gathered(next_task=run.state.next_task)
+    gathered = Gathered(next_task=first_task)
     for _ in range(1 + terms.refill_rounds if terms.dynamic_sampling else 1):
         missing = learn.tasks_per_step - len({one.job.task_index for one in gathered.kept})
         if not missing:
             break
         tasks = draw_tasks(run.config.seed, gathered.next_task, missing)
         gathered.next_task += missing
-        _play(run, gathered, tasks)
+        _play(run, gathered, tasks, stopped or Stopped())
     if not gathered.kept:  # nothing but even groups: a step of the usual size goes on with them
         first = set(list(dict.fromkeys(one.job.task_index for one in gathered.usable))[: learn.tasks_per_step])
         gathered.kept = [one for one in gathered.usable if one.job.task_index in first]
     return gathered
 
 
-def _play(run: Run, gathered: Gathered, tasks: Sequence[int]) -> None:
+def _play(run: Run, gathered: Gathered, tasks: Sequence[int], stopped: Stopped) -> None:
     config = run.config
-    played = play(run.agent, run.envs, group_jobs(tasks, group_size=config.learn.group_size, seed=config.seed))
+    jobs = group_jobs(tasks, group_size=config.learn.group_size, seed=config.seed)
+    played = play(run.agent, run.envs, jobs, on_progress=stopped.look)
     gathered.played += played
     usable = [one for one in played if learnable(one)]
     if run.objective.algorithm.needs_greedy:

@@ -21,11 +21,12 @@ from visualzoom.evaluation.measure import Measures
 from visualzoom.training.alarms import Alarms
 from visualzoom.training.checks import check_train
 from visualzoom.training.config import TrainConfig, UsageError
-from visualzoom.training.gather import Gathered, gather
+from visualzoom.training.gather import Gathered
 from visualzoom.training.metrics import read_metrics
 from visualzoom.training.pack import pack_played
 from visualzoom.training.progress import Progress, open_progress
 from visualzoom.training.run import Run, open_training
+from visualzoom.training.rollouts import Rollouts
 from visualzoom.training.run_folder import open_run
 from visualzoom.training.step_clock import StepClock
 from visualzoom.training.stopping import StopRequest
@@ -45,7 +46,8 @@ def train(config: TrainConfig) -> Summary | None:
     check_train(config)
     run = open_training(config, open_run(config))
     state, objective, alarms = run.state, run.objective, Alarms.of(run.earlier_rows())
-    with closing(run), StopRequest() as stop, open_progress(config.steps, first_step=state.step) as progress:
+    shown = open_progress(config.steps, first_step=state.step)
+    with closing(run), closing(Rollouts(run)) as rollouts, StopRequest() as stop, shown as progress:
         first_step = state.step + 1
         run.check_sampler("at the start")
         examine_before(run, progress)
@@ -53,7 +55,7 @@ def train(config: TrainConfig) -> Summary | None:
         while state.step < config.steps and not stop.requested:
             clock = StepClock()
             with clock.phase("rollout"):
-                gathered = gather(run)
+                gathered = rollouts.next()
             batch = pack_played(gathered.kept, gathered.greedy_rewards) if gathered.kept else give_up(run, gathered)
             with clock.phase("credit"):
                 values = run.learner.values(batch) if objective.algorithm.needs_values else None
@@ -63,8 +65,9 @@ def train(config: TrainConfig) -> Summary | None:
             with clock.phase("update"):
                 report = run.learner.update(batch, credit, objective, values_T=values, reference_logprobs_T=reference)
             state.step, state.next_task = state.step + 1, gathered.next_task
-            run.policy.publish(state.step)
+            rollouts.updated()
             if state.step == first_step:
+                rollouts.publish()
                 run.check_sampler("after the first publish")
             figures = credit_metrics(given, objective.charged(given), credit) | clock.values(report)
             row = run.note_step(gathered, report, figures)

@@ -31,7 +31,7 @@ from visualzoom.training.assemble import (
     OpenModel,
     make_agent,
     make_algorithm,
-    make_policy,
+    make_sampler,
     make_trackers,
     open_model,
     open_new,
@@ -112,8 +112,8 @@ class Run:
         Raises:
             UsageError: They are not.
         """
-        if self.config.policy.engine == "transformers":  # it reads through the learner's model
-            return
+        if self.config.policy.engine == "transformers" and self.config.placement.cluster == "none":
+            return  # it reads through the learner's model
         jobs = group_jobs(unseen(NUM_TASKS, self.source), group_size=NUM_SIBLINGS, seed=self.config.seed)
         played = play(self.agent, self.envs, jobs)
         ledgers = [one.ledger for one in played if one.ledger is not None and one.ledger.num_sampled]
@@ -182,7 +182,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     charged = config.terms.kl != "none"
     reference = open_reference(config, opened, resumed=checkpoint is not None) if charged else None
     learner = _learner(config, opened, algorithm, reference)  # before the environments: what fails here leaves none
-    policy = make_policy(opened, config.policy, config.machine, max_images=config.world.max_images)
+    policy = make_sampler(config, opened)
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
         config=config,

@@ -1,4 +1,4 @@
-"""The Ray session that environments' workers run in: the user's if there is one, else one of our own.
+"""The Ray session that our workers run in: the user's if there is one, else one of our own.
 
 Law: a session that we began ends with the last one who uses it; one that we found is left as it was.
 """
@@ -20,32 +20,38 @@ _users: set[int] = set()
 class RaySession:
     """The use of a session; `close` it."""
 
-    def __init__(self) -> None:
-        """Begin a session on this machine, unless there is one, or one is named by RAY_ADDRESS."""
+    def __init__(self, *, object_store_bytes: int = _OBJECT_STORE_BYTES, num_gpus: int | None = None) -> None:
+        """Use the session that there is, else the cluster that RAY_ADDRESS names, else begin one on this machine.
+
+        Args:
+            object_store_bytes: Of a session that is begun.
+            num_gpus: That a session that is begun may hand out; None for all.
+        """
         with _lock:
             if not ray.is_initialized():
                 _users.clear()
-                _begin()
+                _begin(object_store_bytes, num_gpus)
                 _users.add(id(self))
             elif _users:
                 _users.add(id(self))
             self.is_ours = bool(_users) and not os.environ.get("RAY_ADDRESS")
-            """Begun for environments alone, so that nobody else counts on its CPUs."""
+            """Begun for our workers alone, so that nobody else counts on its CPUs."""
         self.close = weakref.finalize(self, _leave, id(self))
         """Leave it; the last one ends what we began. Twice is once."""
 
 
-def _begin() -> None:
+def _begin(object_store_bytes: int, num_gpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):  # a cluster
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
         return
     ray.init(
         address="local",
         num_cpus=os.cpu_count() or 1,
+        num_gpus=num_gpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE_BYTES,
+        object_store_memory=object_store_bytes,
     )
 
 

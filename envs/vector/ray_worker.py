@@ -6,10 +6,8 @@ Law: `deliver` never raises; every command that was delivered gives one result t
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +16,7 @@ from ray import cloudpickle
 
 from visualzoom.envs.images.image_store import default_store
 from visualzoom.envs.images.shared_pixels import SharedPixels
+from visualzoom.envs.vector.ray_surroundings import Surroundings
 from visualzoom.envs.vector.ray_wire import Packer
 from visualzoom.envs.vector.records import Command, Fault, Result
 from visualzoom.envs.vector.shared_block import BlockAddress, BlockWriter
@@ -48,9 +47,7 @@ class WorkerPlan:
     block: BlockAddress | None
     shared: SharedPixels | None
     """The originals of the worker's node, for all its default stores."""
-    folder: str = field(default_factory=os.getcwd)
-    paths: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +66,8 @@ class RayWorker:
 
     def __init__(self, plan: WorkerPlan) -> None:
         """Stand where the driver stands, and open what it sent."""
-        _settle(plan)
+        plan.surroundings.settle()
+        os.environ["OMP_NUM_THREADS"] = "1"  # many environments step at once: a kernel with threads only disturbs
         self._shared = plan.shared
         default_store.share(plan.shared)
         self._block = None if plan.block is None else BlockWriter.attach(plan.block)
@@ -130,16 +128,3 @@ class RayWorker:
         self._host.close()
         if self._shared is not None:
             self._shared.close()
-
-
-def _settle(plan: WorkerPlan) -> None:
-    """The driver's folder, modules and environment variables, as far as this node has them."""
-    with suppress(OSError):
-        os.chdir(plan.folder)
-    sys.path += [path for path in plan.paths if path not in sys.path]
-    for name, value in plan.environ.items():
-        if not name.startswith(("RAY_", "CUDA_")):  # those are this process's own
-            os.environ.setdefault(name, value)
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # many environments step at once: a kernel with threads of its own only disturbs
-    )
