@@ -50,8 +50,7 @@ class EngineSettings:
 
     revision: str | None = None
     """Of a model of the hub."""
-    has_weights: bool = True
-    """Whether the model's folder holds weights; without them the engine begins with what is published first."""
+
     max_context_tokens: int
     max_images: int
     """In one episode."""
@@ -201,7 +200,6 @@ def _engine_args(model: str, settings: EngineSettings, banned: Sequence[int]) ->
     return EngineArgs(
         model=model,
         revision=settings.revision,
-        load_format="auto" if settings.has_weights else "dummy",
         dtype=settings.dtype,
         max_model_len=settings.max_context_tokens,
         max_num_seqs=settings.max_episodes,

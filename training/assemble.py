@@ -191,14 +191,12 @@ def make_vllm_policy(
     max_images: int,
     weights: Callable[[], Iterable[tuple[str, Tensor]]],
     revision: str | None = None,
-    folder_has_weights: bool = True,
 ) -> TrainedPolicy:
-    """A vLLM engine that follows these weights; without any in its folder it begins with the first publish."""
+    """A vLLM engine that begins with the weights in the model's folder and takes these at each publish."""
     from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
 
     settings = EngineSettings(
         revision=revision,
-        has_weights=folder_has_weights,
         max_context_tokens=policy.max_context_tokens,
         max_images=max_images,
         dtype=machine.dtype,

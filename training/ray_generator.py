@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
 import ray
+from torch import Tensor
 
 from visualzoom.agents.records import Completion, GenerateRequest, PacedPolicy, Sampling, TrainedPolicy
 from visualzoom.envs.vector.ray_surroundings import Surroundings
@@ -24,9 +24,7 @@ from visualzoom.training.ray_requests import Package, Unpacker
 from visualzoom.training.ray_weights import PackedTensor, unpack_weights
 from visualzoom.training.threads import set_threads
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+_WEIGHTS = "model.safetensors"
 MOMENT_S = 0.05
 """Longest time that new requests wait while replies are made: `receive` returns after it, if with nothing."""
 
@@ -56,13 +54,14 @@ class Generator:
     """An actor; `ray.remote` is applied where it is started. Answers one call after another."""
 
     def __init__(self, plan: GeneratorPlan) -> None:
-        """Open the model's form; the weights come with the first `publish`."""
+        """Keep the model's files; it is opened with the weights of the first `publish`."""
         plan.surroundings.settle()
         set_threads(plan.machine.num_threads)
         self._folder = TemporaryDirectory(prefix="visualzoom-generator-")
         for name, content in plan.files.items():
             (Path(self._folder.name) / name).write_bytes(content)
-        self._policy, self._take = _opened(Path(self._folder.name), plan)
+        self._plan = plan
+        self._opened: _Opened | None = None
         self._unpacker = Unpacker()
         self._waiting: list[GenerateRequest] = []
         """Of a policy that answers all at once."""
@@ -77,8 +76,12 @@ class Generator:
 
     def publish(self, version: int, weights: Sequence[PackedTensor]) -> None:
         """Take these weights as this version."""
-        self._take(unpack_weights(weights))
-        self._policy.publish(version)
+        given = unpack_weights(weights)
+        if self._opened is None:
+            self._opened = _open(Path(self._folder.name), self._plan, given)
+        self._opened.take(given)
+        if self._policy.version != version:
+            self._policy.publish(version)
 
     def submit(self, package: Package, sampling: Sampling) -> None:
         """Begin replies."""
@@ -113,34 +116,44 @@ class Generator:
 
     def close(self) -> None:
         """Let the policy go."""
-        self._policy.close()
+        if self._opened is not None:
+            self._opened.policy.close()
         self._folder.cleanup()
 
+    @property
+    def _policy(self) -> TrainedPolicy:
+        assert self._opened is not None  # weights are published first
+        return self._opened.policy
 
-Take = Callable[[dict[str, "Tensor"]], None]
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A policy, and what to do with weights before it publishes them."""
+
+    policy: TrainedPolicy
+    take: Callable[[dict[str, Tensor]], None]
 
 
-def _opened(folder: Path, plan: GeneratorPlan) -> tuple[TrainedPolicy, Take]:
-    """The policy, and what to do with weights before it publishes them."""
+def _open(folder: Path, plan: GeneratorPlan, weights: dict[str, Tensor]) -> _Opened:
+    """With these weights, as version 0."""
     from visualzoom.agents.chat import open_renderer
     from visualzoom.training.assemble import DTYPES, make_vllm_policy
 
     renderer = open_renderer(folder)
     if plan.policy.engine == "vllm":
-        weights: dict[str, Any] = {}
-        policy: TrainedPolicy = make_vllm_policy(
-            str(folder),
-            renderer,
-            plan.policy,
-            plan.machine,
-            max_images=plan.max_images,
-            weights=weights.items,
-            folder_has_weights=False,
+        from safetensors.torch import save_file
+
+        # vLLM's way to begin without weights overwrites constants too, such as the mean of images
+        save_file(weights, folder / _WEIGHTS)
+        newest: dict[str, Tensor] = {}
+        policy = make_vllm_policy(
+            str(folder), renderer, plan.policy, plan.machine, max_images=plan.max_images, weights=newest.items
         )
-        return policy, weights.update
+        (folder / _WEIGHTS).unlink()
+        return _Opened(policy, newest.update)
     from visualzoom.agents.model_shell import open_shell, take_weights
     from visualzoom.agents.transformers_policy import TransformersPolicy
 
     model = open_shell(folder, device=plan.machine.device, dtype=DTYPES[plan.machine.dtype])
-    policy = TransformersPolicy(model, stop_ids=renderer.stop_ids, banned_ids=renderer.banned_ids)
-    return policy, lambda given: take_weights(model, given)
+    shared = TransformersPolicy(model, stop_ids=renderer.stop_ids, banned_ids=renderer.banned_ids)
+    return _Opened(shared, lambda given: take_weights(model, given))

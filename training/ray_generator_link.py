@@ -80,7 +80,6 @@ class GeneratorLink:
             GeneratorGone: It can't be had.
         """
         facts: GeneratorFacts = self._answer(self._actor.facts.remote(), self._settings.start_timeout_s)
-        self._has_started = True
         return facts
 
     def publish(self, version: int, weights: AnyRef) -> None:
