@@ -133,34 +133,28 @@ def open_reference(config: TrainConfig, opened: OpenModel, *, resumed: bool) -> 
         ) from problem
 
 
-def make_sampler(config: TrainConfig, opened: OpenModel) -> TrainedPolicy:
-    """What samples in a run: in this process, or in generators.
+def make_sampler(config: TrainConfig, opened: OpenModel, *, num_gpus: int | None = None) -> TrainedPolicy:
+    """What samples in a run: in this process, or in generators, which share that many GPUs of this machine.
 
     Raises:
-        UsageError: The generators can't be started.
+        SamplerLost: The generators can't be started.
     """
     placement, max_images = config.placement, config.world.max_images
     if placement.cluster == "none":
         return make_policy(opened, config.policy, config.machine, max_images=max_images)
-    from visualzoom.training.ray_policy import GeneratorFailed, GeneratorPlan, GeneratorsLost, PacedRayPolicy, RayPolicy
+    from visualzoom.training.ray_policy import GeneratorPlan, PacedRayPolicy, RayPolicy
 
-    on_gpu = config.machine.device == "cuda"
     make = PacedRayPolicy if config.policy.engine == "vllm" else RayPolicy
-    plan = GeneratorPlan(
-        files=opened.files(), policy=config.policy, machine=config.machine, max_images=max_images
-    )
     num_bytes = sum(weight.nbytes for weight in opened.model.module.parameters())
-    try:
-        return make(
-            plan,
-            weights=lambda: whole_weights(opened.model.module),
-            num_generators=placement.num_generators,
-            gpus_per_generator=placement.gpus_per_generator if on_gpu else 0.0,
-            timeout_s=placement.generator_timeout_s,
-            object_store_bytes=3 * num_bytes + 2**29,  # this version, the next one, and the pictures of requests
-        )
-    except (GeneratorsLost, GeneratorFailed) as problem:
-        raise UsageError(f"--cluster ray: {problem}") from problem
+    return make(
+        GeneratorPlan(files=opened.files(), policy=config.policy, machine=config.machine, max_images=max_images),
+        weights=lambda: whole_weights(opened.model.module),
+        num_generators=placement.num_generators,
+        gpus_per_generator=placement.gpus_per_generator if config.machine.device == "cuda" else 0.0,
+        timeout_s=placement.generator_timeout_s,
+        num_gpus=num_gpus,
+        object_store_bytes=3 * num_bytes + 2**29,  # this version, the next one, and the pictures of requests
+    )
 
 
 def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig, *, max_images: int) -> TrainedPolicy:

@@ -20,6 +20,10 @@ class UsageError(ValueError):
     """The user asked for something that can't be done; the message says what was given, what is allowed, what to do."""
 
 
+class SamplerLost(UsageError):
+    """What makes replies can't be had any more; what was trained until then is saved."""
+
+
 def _at_least(least: float, **values: float) -> None:
     for name, value in values.items():
         if not least <= value < float("inf"):

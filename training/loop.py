@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import NoReturn
 
 from visualzoom.agents.rollout import Played
@@ -20,13 +20,13 @@ from visualzoom.evaluation.evaluate import Mode
 from visualzoom.evaluation.measure import Measures
 from visualzoom.training.alarms import Alarms
 from visualzoom.training.checks import check_train
-from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.config import SamplerLost, TrainConfig, UsageError
 from visualzoom.training.gather import Gathered
 from visualzoom.training.metrics import read_metrics
 from visualzoom.training.pack import pack_played
 from visualzoom.training.progress import Progress, open_progress
-from visualzoom.training.run import Run, open_training
 from visualzoom.training.rollouts import Rollouts
+from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
 from visualzoom.training.step_clock import StepClock
 from visualzoom.training.stopping import StopRequest
@@ -47,7 +47,7 @@ def train(config: TrainConfig) -> Summary | None:
     run = open_training(config, open_run(config))
     state, objective, alarms = run.state, run.objective, Alarms.of(run.earlier_rows())
     shown = open_progress(config.steps, first_step=state.step)
-    with closing(run), closing(Rollouts(run)) as rollouts, StopRequest() as stop, shown as progress:
+    with closing(run), kept_if_lost(run), closing(Rollouts(run)) as rollouts, StopRequest() as stop, shown as progress:
         first_step = state.step + 1
         run.check_sampler("at the start")
         examine_before(run, progress)
@@ -78,12 +78,21 @@ def train(config: TrainConfig) -> Summary | None:
                 break
         keep_last(run)
         summary = conclude(run, progress) if state.step >= config.steps else None
-    troubles = run.envs.troubles()
-    if troubles:
-        print(f"Environments: {troubles}. What was replayed changed nothing; what was lost left the loss.", flush=True)
+    if troubles := run.troubles():
+        print(f"{troubles}. What was replayed changed nothing; what was lost left the loss.", flush=True)
     words = f"Stopped after step {state.step}; to go on: {own_name()} train --resume {run.folder.path}"
     print(words if summary is None else last_words(summary, run.folder), flush=True)
     return summary
+
+
+@contextmanager
+def kept_if_lost(run: Run) -> Iterator[None]:
+    """Save what was trained when replies can't be made any more."""
+    try:
+        yield
+    except SamplerLost:
+        keep_last(run)
+        raise
 
 
 def give_up(run: Run, gathered: Gathered) -> NoReturn:

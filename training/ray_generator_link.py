@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from visualzoom.agents.records import Completion, GenerateRequest, Sampling
+from visualzoom.training.config import SamplerLost
 from visualzoom.training.ray_generator import Generator, GeneratorFacts
 from visualzoom.training.ray_requests import Packer
 
@@ -26,7 +27,7 @@ class GeneratorGone(Exception):
     """The generator's process died, or does not answer."""
 
 
-class GeneratorFailed(RuntimeError):
+class GeneratorFailed(SamplerLost):
     """The generator raised: its model, engine or requests are at fault, not its process."""
 
 
@@ -71,6 +72,8 @@ class GeneratorLink:
         """Requests without a completion, by episode."""
         self.num_barren = 0
         """Generators that died in a row without having made a completion."""
+        self._receiving: _Call | None = None
+        self._publishing: _Call | None = None
         self._start()
 
     def facts(self) -> GeneratorFacts:
@@ -176,15 +179,14 @@ class GeneratorLink:
             scheduling_strategy="SPREAD",
         ).remote(self._settings.plan)
         self._packer = Packer()
-        self._receiving: _Call | None = None
-        self._publishing: _Call | None = None
+        self._receiving = self._publishing = None
         self._has_started = False
 
     def _answer(self, ref: AnyRef, timeout_s: float) -> Any:
         try:
             return ray.get(ref, timeout=timeout_s)
         except RayTaskError as problem:  # it lives, and can't do what it was told: another one could not either
-            raise GeneratorFailed(f"{type(problem.cause).__name__}: {problem.cause}") from problem
+            raise GeneratorFailed(f"a generator failed: {type(problem.cause).__name__}: {problem.cause}") from problem
         except RayError as problem:  # a timeout is one
             raise GeneratorGone(_reason(problem)) from problem
 

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling
 from visualzoom.envs.vector.ray_session import RaySession
+from visualzoom.training.config import SamplerLost
 from visualzoom.training.ray_generator import GeneratorFacts, GeneratorPlan
-from visualzoom.training.ray_generator_link import GeneratorFailed, GeneratorGone, GeneratorLink, LinkSettings, Work
+from visualzoom.training.ray_generator_link import GeneratorGone, GeneratorLink, LinkSettings, Work
 from visualzoom.training.ray_weights import pack_weights
 
-__all__ = ["GeneratorFailed", "GeneratorPlan", "GeneratorsLost", "PacedRayPolicy", "RayPolicy"]
+__all__ = ["GeneratorPlan", "GeneratorsLost", "PacedRayPolicy", "RayPolicy"]
 
 MAX_DEATHS = 3
 """Of generators that had a request, after which it is aborted."""
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 Weights = Callable[[], Iterable[tuple[str, Tensor]]]
 
 
-class GeneratorsLost(RuntimeError):
+class GeneratorsLost(SamplerLost):
     """Generators die faster than they answer."""
 
 
@@ -147,10 +148,11 @@ class RayPolicy:
         try:
             return [link.facts() for link in self._links]
         except GeneratorGone as problem:
-            found: Any = ray.cluster_resources()
+            resources: Any = ray.cluster_resources  # it carries no annotations
+            found = resources()
             raise GeneratorsLost(
                 f"one of {len(self._links)} generators can't be started: {problem}. Ray has {found.get('CPU', 0):g} "
-                f"CPUs and {found.get('GPU', 0):g} GPUs in all; ask for fewer generators or a smaller share"
+                f"CPUs and {found.get('GPU', 0):g} GPUs in all; lower --num-generators or --gpus-per-generator"
             ) from problem
 
     def publish(self, version: int) -> None:
@@ -225,7 +227,7 @@ class RayPolicy:
         if link.num_barren >= MAX_BARREN:
             raise GeneratorsLost(f"{MAX_BARREN} generators in a row ended without a reply; the last one: {problem}")
         lost = link.restart()
-        self.faults["generators restarted"] += 1
+        self.faults["restarted"] += 1
         link.publish(self._version, self._published)
         again = [work for work in lost if work.num_deaths < MAX_DEATHS]
         self.faults["replies begun again"] += len(again)

@@ -47,4 +47,6 @@ def _packed(name: str, tensor: Tensor) -> PackedTensor:
 
 def _unpacked(one: PackedTensor) -> Tensor:
     dtype: torch.dtype = getattr(torch, one.dtype)
-    return torch.from_numpy(one.data.copy()).view(dtype).reshape(one.shape)
+    tensor = torch.empty(one.shape, dtype=dtype)
+    tensor.view(-1).view(torch.uint8).numpy()[:] = one.data
+    return tensor

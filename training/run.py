@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
@@ -42,6 +42,7 @@ from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
 from visualzoom.training.gather import Gathered
+from visualzoom.training.gpus import take_gpu
 from visualzoom.training.learner import Learner, LearnerConfig, LearnerReport
 from visualzoom.training.metrics import MetricsLog, Row, read_metrics
 from visualzoom.training.run_folder import RunFolder
@@ -67,6 +68,14 @@ class RunState:
     before: Evaluations | None = None
     forced: Measures | None = None
     """None also where no task has an answer."""
+
+
+@runtime_checkable
+class Troubled(Protocol):
+    """A sampler that other processes are part of."""
+
+    def troubles(self) -> str:
+        """What went wrong so far, counted, for a person; an empty text if nothing did."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -156,6 +165,13 @@ class Run:
     def _save_model(self, folder: Path) -> None:
         self.opened.save(folder, coordinates=coordinates_of(self.config.world, self.opened.renderer))
 
+    def troubles(self) -> str:
+        """What went wrong with environments and generators, counted; an empty text if nothing did."""
+        said = {"Environments": self.envs.troubles()}
+        if isinstance(self.policy, Troubled):
+            said["Generators"] = self.policy.troubles()
+        return "; ".join(f"{name}: {counts}" for name, counts in said.items() if counts)
+
     def close(self) -> None:
         """Write what is left and let the environments go."""
         self.metrics.close()
@@ -171,6 +187,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     """
     num_threads = choose_threads(config.machine.num_threads)
     set_threads(num_threads)
+    num_gpus = take_gpu(config)  # before anything is put on one
     checkpoints = CheckpointStore(folder.checkpoints, keep=config.report.keep_checkpoints)
     checkpoint = checkpoints.latest() if config.resume is not None else None
     if checkpoint is not None:
@@ -182,7 +199,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
     charged = config.terms.kl != "none"
     reference = open_reference(config, opened, resumed=checkpoint is not None) if charged else None
     learner = _learner(config, opened, algorithm, reference)  # before the environments: what fails here leaves none
-    policy = make_sampler(config, opened)
+    policy = make_sampler(config, opened, num_gpus=num_gpus)
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
         config=config,

@@ -41,6 +41,13 @@ def test_a_reply_depends_on_its_own_seed_alone(fresh: Following) -> None:
     assert len({one.token_ids for one in together[:4]}) > 1, "siblings differ"
 
 
+def test_a_prompt_that_is_read_in_several_steps_gives_the_same_reply(fresh: Following) -> None:
+    requests, sampling = fresh.requests(80, 1, seed=6), Sampling(max_tokens=6)
+    together = fresh.policy.generate(requests, sampling)  # more tokens than vLLM reads in one step
+    alone = [fresh.policy.generate([request], sampling)[0] for request in requests[::9]]
+    assert [one.token_ids for one in together[::9]] == [one.token_ids for one in alone]
+
+
 def test_siblings_and_later_turns_find_what_was_read(fresh: Following) -> None:
     fresh.policy.num_prompt_tokens = fresh.policy.num_cached_tokens = 0
     sampling = Sampling(max_tokens=8)
