@@ -1,5 +1,6 @@
-"""What vLLM calls in each of its processes: an entry point in `pyproject.toml`. It tells where our backend is, and mends
-what a CPU can't do.
+"""What vLLM calls in each of its processes: an entry point in `pyproject.toml`.
+
+It tells vLLM where our backend is, and mends what it can't do on a CPU.
 """
 
 # pyright: reportMissingImports=false

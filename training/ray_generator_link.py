@@ -5,6 +5,8 @@ Law: what was handed to a generator that is gone is told by `lose`, and the next
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from visualzoom.agents.records import Completion, GenerateRequest, Sampling
 from visualzoom.training.config import SamplerLost
@@ -82,7 +85,7 @@ class GeneratorLink:
         Raises:
             GeneratorGone: It can't be had.
         """
-        facts: GeneratorFacts = self._answer(self._actor.facts.remote(), self._settings.start_timeout_s)
+        facts: GeneratorFacts = self._answer(self._facts, self._settings.start_timeout_s)
         return facts
 
     def publish(self, version: int, weights: AnyRef) -> None:
@@ -161,9 +164,15 @@ class GeneratorLink:
         self.kill()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once, also one that hangs: it may hold a GPU that the next one needs."""
         with suppress(RayError):
             ray.kill(self._actor)
+        known, _ = ray.wait([self._facts], timeout=0)
+        with suppress(RayError):
+            if known:
+                facts: GeneratorFacts = ray.get(self._facts)
+                on_its_node = NodeAffinitySchedulingStrategy(facts.node, soft=False)
+                _end_process.options(num_cpus=0, scheduling_strategy=on_its_node).remote(facts.pid)
 
     @property
     def _patience_s(self) -> float:
@@ -178,6 +187,7 @@ class GeneratorLink:
             max_restarts=0,
             scheduling_strategy="SPREAD",
         ).remote(self._settings.plan)
+        self._facts = self._actor.facts.remote()
         self._packer = Packer()
         self._receiving = self._publishing = None
         self._has_started = False
@@ -189,6 +199,12 @@ class GeneratorLink:
             raise GeneratorFailed(f"a generator failed: {type(problem.cause).__name__}: {problem.cause}") from problem
         except RayError as problem:  # a timeout is one
             raise GeneratorGone(_reason(problem)) from problem
+
+
+@ray.remote(max_retries=0)
+def _end_process(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _reason(problem: RayError) -> str:

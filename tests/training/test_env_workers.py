@@ -8,41 +8,16 @@ import subprocess
 import time
 from pathlib import Path
 
+from processes import children_named
 from runs import assert_same_run, start, wait_for
 
 STEPS = ("--steps", "5", "--algorithm", "reinforce")
-WORKER = "RayWorker"
-
-
-def children(pid: int) -> list[int]:
-    """All processes below one, from /proc."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:  # it has ended
-                continue
-            parents.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for one in found:  # grows while it is read
-        found += parents.get(one, [])
-    return found[1:]
-
-
-def env_workers(pid: int) -> list[int]:
-    names = {}
-    for child in children(pid):
-        try:
-            names[child] = (Path("/proc") / str(child) / "cmdline").read_text()
-        except OSError:
-            continue
-    return [child for child, name in names.items() if name.startswith(f"ray::{WORKER}")]
+WORKER = "ray::RayWorker"
 
 
 def kill_a_worker(process: subprocess.Popen[str]) -> None:
     deadline_s = time.monotonic() + 60
-    while not (workers := env_workers(process.pid)):
+    while not (workers := children_named(process.pid, WORKER)):
         assert process.poll() is None and time.monotonic() < deadline_s, "no environment worker was found"
         time.sleep(0.05)
     os.kill(workers[0], signal.SIGKILL)
