@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -43,6 +44,8 @@ class Played:
     """What the environment threw or how it was lost, for an episode that ended so."""
     turn_rewards: tuple[float, ...] = ()
     """What the environment paid for each reply."""
+    is_left_behind: bool = False
+    """Unfinished when there were enough; its episode is `aborted`, its ledger what there was."""
 
 
 def group_jobs(task_indices: Sequence[int], *, group_size: int, seed: int) -> list[Job]:
@@ -61,6 +64,7 @@ def play(
     *,
     max_live: int | None = None,
     on_progress: Progress | None = None,
+    enough: Callable[[Collection[Played]], bool] | None = None,
 ) -> list[Played]:
     """Play every job to its end and give the results in the order of the jobs.
 
@@ -70,6 +74,7 @@ def play(
         jobs: What to play.
         max_live: Most episodes at once; None for all.
         on_progress: Called now and then.
+        enough: Asked now and then with what is done; if it is enough, all others are left behind.
     """
     if max_live is not None and max_live < 1:
         raise ValueError(f"max_live={max_live}; at least 1 episode must be played at once, or None for all")
@@ -77,21 +82,26 @@ def play(
         envs().close()  # one that can't even be made is no episode's fault: it raises
         pool = EnvPool.here(envs)
         try:
-            return play(agent, pool, jobs, max_live=max_live, on_progress=on_progress)
+            return play(agent, pool, jobs, max_live=max_live, on_progress=on_progress, enough=enough)
         finally:
             pool.close()
     playing = _Playing(agent, jobs, num_slots=min(len(jobs), max_live or len(jobs)))
     can_pace = isinstance(agent, PacedAgent) and agent.is_paced
     try:
-        for _ in _at_own_pace(cast(PacedAgent, agent), envs, playing) if can_pace else _in_rounds(agent, envs, playing):
-            if on_progress is not None:
-                on_progress(len(playing.done), len(jobs))
+        driver = _at_own_pace(cast(PacedAgent, agent), envs, playing) if can_pace else _in_rounds(agent, envs, playing)
+        with closing(driver) as rounds:
+            for _ in rounds:
+                if on_progress is not None:
+                    on_progress(len(playing.done), len(jobs))
+                if enough is not None and enough(playing.done.values()):
+                    break
+        playing.leave_behind()
     finally:
         playing.abandon()
     return [playing.done[position] for position in range(len(jobs))]
 
 
-def _in_rounds(agent: Agent, envs: EnvPool, playing: _Playing) -> Iterator[None]:
+def _in_rounds(agent: Agent, envs: EnvPool, playing: _Playing) -> Generator[None, None, None]:
     """Every live episode gets its reply, then every environment its step."""
     while playing.unfinished:
         seated = playing.seat()
@@ -104,7 +114,7 @@ def _in_rounds(agent: Agent, envs: EnvPool, playing: _Playing) -> Iterator[None]
         yield
 
 
-def _at_own_pace(agent: PacedAgent, envs: EnvPool, playing: _Playing) -> Iterator[None]:
+def _at_own_pace(agent: PacedAgent, envs: EnvPool, playing: _Playing) -> Generator[None, None, None]:
     """No episode waits for another: environments step while replies are made."""
     slots: dict[str, int] = {}
     try:
@@ -167,6 +177,15 @@ class _Playing:
             self.done[one.position] = one.played(episode, ledger)
         return turns
 
+    def leave_behind(self) -> None:
+        """Nobody waits for what is unfinished."""
+        for position, job in self._waiting:
+            self.live[-1 - position] = _Live(position=position, job=job)
+        for one in self.live.values():
+            ledger = self._agent.finish(one.episode_id) if one.shown else None
+            self.done[one.position] = one.played(one.aborted(), ledger, is_left_behind=True)
+        self.live, self._waiting = {}, deque()
+
     def abandon(self) -> None:
         """Only if something was thrown: an agent must not keep what will never go on."""
         for one in self.live.values():
@@ -224,9 +243,18 @@ class _Live:
         self.problem = fault.problem
         return self._episode(fault.stop_reason, None)
 
-    def played(self, episode: Episode, ledger: TokenLedger | None) -> Played:
-        paid = tuple(shown.reward for shown in self.shown[1:])
-        return Played(job=self.job, episode=episode, ledger=ledger, problem=self.problem, turn_rewards=paid)
+    def aborted(self) -> Episode:
+        return self._episode(StopReason.ABORTED, None)
+
+    def played(self, episode: Episode, ledger: TokenLedger | None, *, is_left_behind: bool = False) -> Played:
+        return Played(
+            job=self.job,
+            episode=episode,
+            ledger=ledger,
+            problem=self.problem,
+            turn_rewards=tuple(shown.reward for shown in self.shown[1:]),
+            is_left_behind=is_left_behind,
+        )
 
     def _foreign(self, outcome: Shown) -> Episode:
         """The record of an environment that keeps none: it pays what it paid, and its last reply is the answer."""

@@ -132,6 +132,10 @@ class LearnConfig:
     """Tasks drawn for each step."""
     group_size: int = 8
     """Episodes of each task. Group-relative advantages need at least 2."""
+    oversample_tasks: int = 0
+    """More tasks that are begun with each step; once tasks_per_step groups are whole, the others are left behind."""
+    straggler_deadline_s: float = 0.0
+    """Longest time that these others get to become whole too. Above 0 the clock decides what is learned from."""
     learning_rate: float = 1e-4
     """Of AdamW, after the warm-up."""
     warmup_steps: int = 5
@@ -183,6 +187,7 @@ class LearnConfig:
             group_size=self.group_size,
             micro_batch_tokens=self.micro_batch_tokens,
         )
+        _at_least(0, oversample_tasks=self.oversample_tasks, straggler_deadline_s=self.straggler_deadline_s)
         _at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay, lora_rank=self.lora_rank)
         _positive(
             learning_rate=self.learning_rate,
@@ -201,6 +206,11 @@ class LearnConfig:
             raise UsageError(
                 f"min_learning_rate_share is {self.min_learning_rate_share}, but a constant rate never falls; choose "
                 "schedule linear or cosine"
+            )
+        if self.straggler_deadline_s and not self.oversample_tasks:
+            raise UsageError(
+                f"straggler_deadline_s is {self.straggler_deadline_s}, but no more tasks are begun than are needed; "
+                "set oversample_tasks, say an eighth of tasks_per_step"
             )
         if self.lora_targets and not self.lora_rank:
             raise UsageError(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.algorithms.diagnostics import group_metrics
 from visualzoom.algorithms.filters import informative
 from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
+from visualzoom.training.config import LearnConfig
 from visualzoom.training.pack import learnable
 
 if TYPE_CHECKING:
@@ -37,6 +40,32 @@ class Stopped(threading.Event):
         """Raise if it is set."""
         if self.is_set():
             raise Abandoned
+
+
+@dataclass(kw_only=True, slots=True)
+class Enough:
+    """Whether so many groups are whole that nobody waits for the rest, or waits no longer."""
+
+    num_groups: int
+    group_size: int
+    deadline_s: float
+    """After the last group that is needed."""
+    _until_s: float | None = None
+
+    @classmethod
+    def of(cls, learn: LearnConfig, *, num_tasks: int) -> Enough:
+        """Of a round that begins this many tasks, some of them more than are needed."""
+        num_groups = num_tasks - learn.oversample_tasks
+        return cls(num_groups=num_groups, group_size=learn.group_size, deadline_s=learn.straggler_deadline_s)
+
+    def __call__(self, done: Collection[Played]) -> bool:
+        """Asked with all that is done."""
+        sizes = Counter(one.job.task_index for one in done)
+        if sum(size == self.group_size for size in sizes.values()) < self.num_groups:
+            return False
+        if self._until_s is None:
+            self._until_s = time.monotonic() + self.deadline_s
+        return time.monotonic() >= self._until_s
 
 
 SEED_STRIDE = 1_000_003
@@ -58,13 +87,15 @@ class Gathered:
     """By task; empty unless the algorithm asks."""
     num_truncated: int = 0
     """Episodes left out because a limit cut them off."""
+    num_left_behind: int = 0
+    """Episodes left out because enough others were done before their group was whole."""
     num_no_baseline: int = 0
     """Episodes left out because the greedy episode of their task failed."""
 
     @property
     def num_failed(self) -> int:
         """Episodes left out because they failed."""
-        return len(self.played) - sum(map(learnable, self.played))
+        return sum(not learnable(one) and not one.is_left_behind for one in self.played)
 
     @property
     def num_even(self) -> int:
@@ -75,6 +106,7 @@ class Gathered:
         """Figures for the metrics log; `step` is the version of the policy that is trained."""
         ledgers = [one.ledger for one in self.played if one.ledger is not None]
         versions = [step - v for ledger in ledgers for v in ledger.policy_versions if v is not None]
+        behind = [one.ledger.num_sampled for one in self.played if one.is_left_behind and one.ledger is not None]
         surprises = [-logprob for ledger in ledgers for logprob in ledger.logprobs if logprob is not None]
         return {
             **_lengths(ledgers),
@@ -83,6 +115,8 @@ class Gathered:
             "rollout/episodes": float(len(self.played)),
             "rollout/dropped/zero_std": float(self.num_even),
             "rollout/dropped/truncated": float(self.num_truncated),
+            "rollout/dropped/left_behind": float(self.num_left_behind),
+            "rollout/left_behind/action_tokens/mean": statistics.fmean(behind) if behind else 0.0,
             "rollout/dropped/no_baseline": float(self.num_no_baseline),
             "rollout/dropped/failed": float(self.num_failed),
             "staleness/mean": statistics.fmean(versions) if versions else 0.0,
@@ -96,22 +130,23 @@ def draw_tasks(seed: int, first: int, count: int) -> list[int]:
     return [(start + i) % HELD_OUT_FIRST for i in range(count)]
 
 
-def gather(run: Run, first_task: int, stopped: Stopped | None = None) -> Gathered:
+def gather(run: Run, first_task: int | None = None, stopped: Stopped | None = None) -> Gathered:
     """Play the groups of a step; with dynamic sampling, draw again for those that teach nothing.
 
     Args:
         run: Whose agent plays, with the weights that its policy has.
-        first_task: Tasks that the run has drawn before.
+        first_task: Tasks that were drawn before; None for those of the steps that are done.
         stopped: Once it is set, playing ends with `Abandoned` at the next turn.
     """
     learn, terms = run.config.learn, run.config.terms
-    gathered = Gathered(next_task=first_task)
+    gathered = Gathered(next_task=run.state.next_task if first_task is None else first_task)
     for _ in range(1 + terms.refill_rounds if terms.dynamic_sampling else 1):
         missing = learn.tasks_per_step - len({one.job.task_index for one in gathered.kept})
         if not missing:
             break
-        tasks = draw_tasks(run.config.seed, gathered.next_task, missing)
-        gathered.next_task += missing
+        drawn = missing + learn.oversample_tasks
+        tasks = draw_tasks(run.config.seed, gathered.next_task, drawn)
+        gathered.next_task += drawn
         _play(run, gathered, tasks, stopped or Stopped())
     if not gathered.kept:  # nothing but even groups: a step of the usual size goes on with them
         first = set(list(dict.fromkeys(one.job.task_index for one in gathered.usable))[: learn.tasks_per_step])
@@ -122,9 +157,13 @@ def gather(run: Run, first_task: int, stopped: Stopped | None = None) -> Gathere
 def _play(run: Run, gathered: Gathered, tasks: Sequence[int], stopped: Stopped) -> None:
     config = run.config
     jobs = group_jobs(tasks, group_size=config.learn.group_size, seed=config.seed)
-    played = play(run.agent, run.envs, jobs, on_progress=stopped.look)
+    enough = Enough.of(config.learn, num_tasks=len(tasks)) if config.learn.oversample_tasks else None
+    played = play(run.agent, run.envs, jobs, on_progress=stopped.look, enough=enough)
     gathered.played += played
-    usable = [one for one in played if learnable(one)]
+    behind = {one.job.task_index for one in played if one.is_left_behind}
+    gathered.num_left_behind += sum(one.job.task_index in behind and learnable(one) for one in played)
+    gathered.num_left_behind += sum(one.is_left_behind for one in played)
+    usable = [one for one in played if learnable(one) and one.job.task_index not in behind]
     if run.objective.algorithm.needs_greedy:
         gathered.greedy_rewards |= _play_greedily(run, tasks)
         measured = [one for one in usable if one.job.task_index in gathered.greedy_rewards]

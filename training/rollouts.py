@@ -59,7 +59,7 @@ class Rollouts:
 
     def _take(self) -> Gathered:
         if self._under_way is None:
-            return gather(self._run, self._run.state.next_task, self._stopped)
+            return gather(self._run, stopped=self._stopped)
         under_way, self._under_way = self._under_way, None
         return under_way.result()
 

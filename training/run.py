@@ -134,7 +134,8 @@ class Run:
         state = self.state
         state.seconds += figures["timing/step"]
         state.skipped_updates += report.num_skipped_steps
-        measures = measure([one.episode for one in gathered.played], reply_lengths(o.ledger for o in gathered.played))
+        done = [one for one in gathered.played if not one.is_left_behind]
+        measures = measure([one.episode for one in done], reply_lengths(one.ledger for one in done))
         state.failed_episodes += measures.num_failed
         row = measures.values() | gathered.values(state.step - 1) | learner_values(report) | dict(figures)
         self.metrics.log("train", state.step, row)

@@ -19,6 +19,7 @@ from visualzoom.agents.rollout import group_jobs, play
 from visualzoom.agents.scripted import FunctionAgent
 from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.agents.transformers_policy import TransformersPolicy
+from visualzoom.envs.records import StopReason
 from visualzoom.envs.zoom_env import VisualZoomEnv
 
 CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 10, 60, 60]}}</tool_call>'
@@ -146,3 +147,41 @@ def test_a_context_that_overflows_ends_a_paced_episode() -> None:
     agent = VLMAgent(policy, renderer, Sampling(max_tokens=24), max_context_tokens=25)
     (played,) = play(agent, VisualZoomEnv, group_jobs([0], group_size=1, seed=0))
     assert played.episode.stop_reason == "context_overflow"
+
+
+@given(
+    portions=st.lists(st.integers(0, 3), min_size=1, max_size=4).filter(any),
+    num_enough=st.integers(0, 7),
+    max_live=st.none() | st.integers(1, 5),
+    in_rounds=st.booleans(),
+)
+def test_what_is_left_behind_is_told_and_the_rest_is_what_it_was(
+    portions: list[int], num_enough: int, max_live: int | None, in_rounds: bool
+) -> None:
+    jobs = group_jobs(range(3), group_size=2, seed=3)
+    agent = FunctionAgent(lambda turn: REPLIES[turn.seed % 3]) if in_rounds else Slow(portions)
+    whole = play(FunctionAgent(lambda turn: REPLIES[turn.seed % 3]), VisualZoomEnv, jobs)
+    played = play(agent, VisualZoomEnv, jobs, max_live=max_live, enough=lambda done: len(done) >= num_enough)
+    assert [one.job for one in played] == jobs, "one for each job"
+    assert sum(not one.is_left_behind for one in played) >= min(num_enough, len(jobs))
+    for one, usual in zip(played, whole, strict=True):
+        if one.is_left_behind:
+            assert one.episode.stop_reason is StopReason.ABORTED and one.episode.reward is None
+            assert [turn.reply for turn in one.episode.turns] == [t.reply for t in usual.episode.turns][
+                : len(one.episode.turns)
+            ]
+        else:
+            assert one.episode == usual.episode
+    if isinstance(agent, Slow):
+        assert agent.most_open <= (max_live or len(jobs))
+
+
+def test_a_policy_keeps_nothing_of_what_is_left_behind() -> None:
+    renderer = open_renderer(ASSETS)
+    policy = TransformersPolicy(VLModel.open(ASSETS), stop_ids=renderer.stop_ids, banned_ids=renderer.banned_ids)
+    agent = VLMAgent(policy, renderer, Sampling(max_tokens=24), max_context_tokens=512)
+    jobs = group_jobs(range(2), group_size=3, seed=1)
+    played = play(agent, VisualZoomEnv, jobs, enough=lambda done: len(done) >= 1)
+    assert any(one.is_left_behind for one in played)
+    assert all(one.ledger is not None and one.ledger.num_sampled for one in played), "its length can be told"
+    assert not policy._kept and not agent._ledgers

@@ -122,6 +122,21 @@ def test_even_groups_are_replaced_by_exactly_as_many_of_the_next_tasks(
     check_all_are_counted(gathered)
 
 
+@pytest.mark.parametrize("deadline_s", [0.0, 60.0])
+def test_of_more_tasks_than_needed_whole_groups_are_kept_and_stragglers_counted(opened: Run, deadline_s: float) -> None:
+    run = with_terms(opened)
+    learn = replace(opened.config.learn, oversample_tasks=4, straggler_deadline_s=deadline_s)
+    gathered = gather(replace(run, config=replace(run.config, learn=learn)))
+    assert tasks_of(gathered.played) == draw_tasks(0, 0, TASKS + 4) and gathered.next_task == TASKS + 4
+    kept = tasks_of(gathered.kept)
+    assert len(gathered.kept) == GROUP * len(kept), "whole groups"
+    assert TASKS <= len(kept) < TASKS + 4 if deadline_s == 0 else len(kept) == TASKS + 4
+    values = gathered.values(0)
+    assert values["rollout/dropped/left_behind"] == GROUP * (TASKS + 4 - len(kept))
+    assert (values["rollout/left_behind/action_tokens/mean"] > 0) == (deadline_s == 0)
+    check_all_are_counted(gathered)
+
+
 def test_a_step_of_even_groups_alone_has_the_usual_size(opened: Run) -> None:
     envs = EnvPool.here(lambda: VisualZoomEnv(reward=lambda _: Reward(total=0.5), share_images=True))
     gathered = gather(replace(with_terms(opened, dynamic_sampling=True, refill_rounds=2), envs=envs))

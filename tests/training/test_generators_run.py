@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,39 @@ def test_without_a_cluster_any_more_the_run_ends_with_what_it_has(tmp_path: Path
     assert process.returncode != 0
     assert "Traceback" not in words, words
     torch.load(max((out / "checkpoints").glob("step-*")) / "trainer" / "state.pt", weights_only=True)
+
+
+TWO_NODES = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.remove_node(cluster.list_all_nodes()[-1])  # with its generator
+sys.stdin.readline()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_on_two_nodes_goes_on_when_one_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(start(tmp_path / "here", *STEPS))
+    nodes = subprocess.Popen(
+        [sys.executable, "-c", TWO_NODES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert nodes.stdin is not None and nodes.stdout is not None
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", nodes.stdout.readline().strip())
+        run = start(tmp_path / "nodes", *STEPS, *RAY, "--num-generators", "2")
+        wait_for(tmp_path / "nodes" / "checkpoints" / "step-000001", run)
+        nodes.stdin.write("\n")
+        nodes.stdin.flush()
+        assert "1 restarted" in finish(run)
+        assert_near(tmp_path / "here", tmp_path / "nodes", step=4)
+    finally:
+        nodes.communicate("\n", timeout=60)
