@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 import numpy as np
 
@@ -28,6 +27,10 @@ from visualzoom.envs.vector.records import Fault
 
 Progress = Callable[[int, int], None]
 """Told (episodes ended, episodes asked for) after each round of turns."""
+
+More = Callable[[bool], Sequence[Job] | None]
+"""Asked for jobs to begin, told whether nothing is under way; None if there are no more."""
+_Rounds = Generator[None, None, None]
 
 _log = logging.getLogger(__name__)
 
@@ -86,10 +89,8 @@ def play(
         finally:
             pool.close()
     playing = _Playing(agent, jobs, num_slots=min(len(jobs), max_live or len(jobs)))
-    can_pace = isinstance(agent, PacedAgent) and agent.is_paced
     try:
-        driver = _at_own_pace(cast(PacedAgent, agent), envs, playing) if can_pace else _in_rounds(agent, envs, playing)
-        with closing(driver) as rounds:
+        with closing(_driver(agent, envs, playing)) as rounds:
             for _ in rounds:
                 if on_progress is not None:
                     on_progress(len(playing.done), len(jobs))
@@ -101,9 +102,35 @@ def play(
     return [playing.done[position] for position in range(len(jobs))]
 
 
-def _in_rounds(agent: Agent, envs: EnvPool, playing: _Playing) -> Generator[None, None, None]:
+def stream(agent: Agent, envs: EnvPool, more: More, *, max_live: int) -> Iterator[list[Played]]:
+    """Play jobs as they come, and give results as they are there, in no order.
+
+    Args:
+        agent: As for `play`.
+        envs: As for `play`.
+        more: Asked again and again for jobs to begin. It is told whether nothing is under way, and may then wait; after
+            None it is not asked again, and the stream ends once all are done.
+        max_live: Most episodes at once.
+    """
+    playing = _Playing(agent, (), num_slots=max_live, more=more)
+    try:
+        with closing(_driver(agent, envs, playing)) as rounds:
+            for _ in rounds:
+                yield playing.take()
+        yield playing.take()
+    finally:
+        playing.abandon()
+
+
+def _driver(agent: Agent, envs: EnvPool, playing: _Playing) -> _Rounds:
+    if isinstance(agent, PacedAgent) and agent.is_paced:
+        return _at_own_pace(agent, envs, playing)
+    return _in_rounds(agent, envs, playing)
+
+
+def _in_rounds(agent: Agent, envs: EnvPool, playing: _Playing) -> _Rounds:
     """Every live episode gets its reply, then every environment its step."""
-    while playing.unfinished:
+    while playing.goes_on():
         seated = playing.seat()
         playing.land(zip((slot for slot, _ in seated), envs.reset(*_columns(seated)), strict=True))
         slots = list(playing.live)
@@ -114,11 +141,11 @@ def _in_rounds(agent: Agent, envs: EnvPool, playing: _Playing) -> Generator[None
         yield
 
 
-def _at_own_pace(agent: PacedAgent, envs: EnvPool, playing: _Playing) -> Generator[None, None, None]:
+def _at_own_pace(agent: PacedAgent, envs: EnvPool, playing: _Playing) -> _Rounds:
     """No episode waits for another: environments step while replies are made."""
     slots: dict[str, int] = {}
     try:
-        while playing.unfinished:
+        while playing.goes_on():
             envs.send(playing.seat())
             landed = envs.receive(wait=not slots)
             turns = playing.land(landed)
@@ -141,17 +168,31 @@ def _columns(seated: Sequence[tuple[int, Job]]) -> tuple[list[int], list[Job]]:
 class _Playing:
     """Jobs that wait, episodes that are live, and those that are done."""
 
-    def __init__(self, agent: Agent, jobs: Sequence[Job], *, num_slots: int) -> None:
+    def __init__(self, agent: Agent, jobs: Sequence[Job], *, num_slots: int, more: More | None = None) -> None:
         self.live: dict[int, _Live] = {}
         """By slot, in the order in which they were begun."""
         self.done: dict[int, Played] = {}
         self._agent = agent
         self._waiting = deque(enumerate(jobs))
+        self._num_begun = len(jobs)
+        self._more = more
         self._free = deque(range(num_slots))
 
-    @property
-    def unfinished(self) -> bool:
-        return bool(self._waiting or self.live)
+    def goes_on(self) -> bool:
+        """Whether there is anything to play; asks for more first, where more may come."""
+        if self._more is not None:
+            jobs = self._more(not (self._waiting or self.live))
+            if jobs is None:
+                self._more = None
+            else:
+                self._waiting.extend(enumerate(jobs, self._num_begun))
+                self._num_begun += len(jobs)
+        return bool(self._waiting or self.live or self._more)
+
+    def take(self) -> list[Played]:
+        """What was done since the last time."""
+        done, self.done = list(self.done.values()), {}
+        return done
 
     def seat(self) -> list[tuple[int, Job]]:
         """Put waiting jobs into free slots."""

@@ -94,6 +94,12 @@ def check_train(config: TrainConfig) -> None:
 def _refuse_what_algorithm_lacks(config: TrainConfig, algorithm: Algorithm) -> None:
     """Settings that the algorithm would pass over in silence."""
     name, terms, learn = config.algorithm, config.terms, config.learn
+    staleness = config.placement.max_staleness
+    if staleness > 1 and (algorithm.needs_greedy or learn.oversample_tasks):
+        lost = "--oversample-tasks" if learn.oversample_tasks else f"the greedy episodes of {name}"
+        raise UsageError(
+            f"--max-staleness {staleness}: playing never pauses then, which leaves {lost} no place; say 0 or 1"
+        )
     if learn.group_size < 2 and algorithm.needs_siblings:
         raise UsageError(f"--group-size 1: {name} compares siblings; give at least 2, or --algorithm reinforce or ppo")
     if learn.group_size < 2 and terms.dynamic_sampling:

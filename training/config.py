@@ -253,15 +253,17 @@ class PlacementConfig:
     """Generators; a group of episodes stays with one. Their number changes nothing but rounding."""
     gpus_per_generator: float = 1.0
     """GPUs of each with --device cuda; less than 1 shares one."""
-    max_staleness: Literal[0, 1] = 0
-    """Steps that weights may be older than those that are trained. 0: play, then learn. 1: the next episodes are played
-    while the learner works; --correction is then tis if you choose none."""
+    max_staleness: int = 0
+    """Steps that the weights of a token may be older than those that are trained. 0: play, then learn. 1: the next
+    episodes are played while the learner works. More: they are played without a pause, and a step takes those that are
+    done first. Above 0 --correction is tis unless you choose one."""
     generator_timeout_s: float = 600.0
     """Longest time without an answer from a generator that has work; it is then replaced, and asked again."""
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect or no sense."""
         _at_least(1, num_generators=self.num_generators)
+        _at_least(0, max_staleness=self.max_staleness)
         _positive(gpus_per_generator=self.gpus_per_generator, generator_timeout_s=self.generator_timeout_s)
         if self.cluster == "none":
             idle = {"num_generators": self.num_generators != 1, "max_staleness": self.max_staleness != 0}

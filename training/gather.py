@@ -89,6 +89,8 @@ class Gathered:
     """Episodes left out because a limit cut them off."""
     num_left_behind: int = 0
     """Episodes left out because enough others were done before their group was whole."""
+    num_stale: int = 0
+    """Episodes left out because the weights that sampled them had become too old."""
     num_no_baseline: int = 0
     """Episodes left out because the greedy episode of their task failed."""
 
@@ -116,6 +118,7 @@ class Gathered:
             "rollout/dropped/zero_std": float(self.num_even),
             "rollout/dropped/truncated": float(self.num_truncated),
             "rollout/dropped/left_behind": float(self.num_left_behind),
+            "rollout/dropped/stale": float(self.num_stale),
             "rollout/left_behind/action_tokens/mean": statistics.fmean(behind) if behind else 0.0,
             "rollout/dropped/no_baseline": float(self.num_no_baseline),
             "rollout/dropped/failed": float(self.num_failed),
@@ -159,12 +162,19 @@ def _play(run: Run, gathered: Gathered, tasks: Sequence[int], stopped: Stopped) 
     jobs = group_jobs(tasks, group_size=config.learn.group_size, seed=config.seed)
     enough = Enough.of(config.learn, num_tasks=len(tasks)) if config.learn.oversample_tasks else None
     played = play(run.agent, run.envs, jobs, on_progress=stopped.look, enough=enough)
+    sort_out(run, gathered, played)
+
+
+def sort_out(run: Run, gathered: Gathered, played: Sequence[Played]) -> None:
+    """Add what was played to what was gathered: each episode is kept, or counted among those left out."""
+    config = run.config
     gathered.played += played
     behind = {one.job.task_index for one in played if one.is_left_behind}
     gathered.num_left_behind += sum(one.job.task_index in behind and learnable(one) for one in played)
     gathered.num_left_behind += sum(one.is_left_behind for one in played)
     usable = [one for one in played if learnable(one) and one.job.task_index not in behind]
     if run.objective.algorithm.needs_greedy:
+        tasks = list(dict.fromkeys(one.job.task_index for one in played))
         gathered.greedy_rewards |= _play_greedily(run, tasks)
         measured = [one for one in usable if one.job.task_index in gathered.greedy_rewards]
         gathered.num_no_baseline += len(usable) - len(measured)

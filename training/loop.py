@@ -30,6 +30,7 @@ from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
 from visualzoom.training.step_clock import StepClock
 from visualzoom.training.stopping import StopRequest
+from visualzoom.training.streaming import Streaming
 from visualzoom.training.summary import Evaluations, Summary, last_words, own_name, summarise
 from visualzoom.training.world import unseen
 
@@ -47,7 +48,13 @@ def train(config: TrainConfig) -> Summary | None:
     run = open_training(config, open_run(config))
     state, objective, alarms = run.state, run.objective, Alarms.of(run.earlier_rows())
     shown = open_progress(config.steps, first_step=state.step)
-    with closing(run), kept_if_lost(run), closing(Rollouts(run)) as rollouts, StopRequest() as stop, shown as progress:
+    with (
+        closing(run),
+        kept_if_lost(run),
+        closing(open_rollouts(run)) as rollouts,
+        StopRequest() as stop,
+        shown as progress,
+    ):
         first_step = state.step + 1
         run.check_sampler("at the start")
         examine_before(run, progress)
@@ -83,6 +90,11 @@ def train(config: TrainConfig) -> Summary | None:
     words = f"Stopped after step {state.step}; to go on: {own_name()} train --resume {run.folder.path}"
     print(words if summary is None else last_words(summary, run.folder), flush=True)
     return summary
+
+
+def open_rollouts(run: Run) -> Rollouts | Streaming:
+    """What plays: a batch for each step, or without a pause."""
+    return Streaming(run) if run.config.placement.max_staleness > 1 else Rollouts(run)
 
 
 @contextmanager

@@ -11,8 +11,9 @@ aborted and leaves the loss.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -22,7 +23,7 @@ from visualzoom.agents.records import Completion, FinishReason, GenerateRequest,
 from visualzoom.envs.vector.ray_session import RaySession
 from visualzoom.training.config import SamplerLost
 from visualzoom.training.ray_generator import GeneratorFacts, GeneratorPlan
-from visualzoom.training.ray_generator_link import GeneratorGone, GeneratorLink, LinkSettings, Work
+from visualzoom.training.ray_generator_link import AnyRef, GeneratorGone, GeneratorLink, LinkSettings, Work
 from visualzoom.training.ray_weights import pack_weights
 
 __all__ = ["GeneratorPlan", "GeneratorsLost", "PacedRayPolicy", "RayPolicy"]
@@ -120,6 +121,7 @@ class RayPolicy:
         self._homes = Homes(num_generators)
         self._done: dict[str, Completion] = {}
         self._version = 0
+        self._staged: deque[tuple[int, AnyRef]] = deque(maxlen=1)
         settings = LinkSettings(
             plan=ray.put(plan),
             num_cpus=float(not self._session.is_ours),
@@ -155,12 +157,17 @@ class RayPolicy:
                 f"CPUs and {found.get('GPU', 0):g} GPUs in all; lower --num-generators or --gpus-per-generator"
             ) from problem
 
+    def stage(self, version: int) -> None:
+        """Put the present weights where every generator can read them: for a thread that does not collect.
+
+        They are taken at the next moment of work, also in the middle of replies.
+        """
+        self._staged.append((version, ray.put(pack_weights(self._weights()))))
+
     def publish(self, version: int) -> None:
-        """Put the present weights where every generator can read them, and wait until all have."""
-        self._published = ray.put(pack_weights(self._weights()))
-        self._version = version
-        for link in self._links:
-            link.publish(version, self._published)
+        """Give every generator the present weights, and wait until all have them."""
+        self._staged.clear()
+        self._hand_out(version, ray.put(pack_weights(self._weights())))
         waiting = list(self._links)
         while waiting:
             try:
@@ -195,6 +202,11 @@ class RayPolicy:
                 link.close()
         self._session.close()
 
+    def _hand_out(self, version: int, weights: AnyRef) -> None:
+        self._version, self._published = version, weights
+        for link in self._links:
+            link.publish(version, weights)
+
     def _submit(self, requests: Sequence[GenerateRequest], sampling: Sampling) -> None:
         """Begin these, beside those that are under way."""
         shares: dict[int, list[Work]] = {}
@@ -205,6 +217,8 @@ class RayPolicy:
 
     def _collect(self) -> dict[str, Completion]:
         """Wait a moment for completions; those that have come."""
+        with suppress(IndexError):
+            self._hand_out(*self._staged.pop())
         links = [link for link in self._links if link.work]
         if links and not self._done:
             calls = [link.receive() for link in links]

@@ -8,7 +8,6 @@ that goes on from a checkpoint plays what the first run played.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from visualzoom.training.gather import Gathered, Stopped, gather
 from visualzoom.training.run import Run
@@ -28,7 +27,7 @@ class Rollouts:
     def next(self) -> Gathered:
         """The episodes of this step; those of the next are begun, if they may be."""
         gathered = self._take()
-        if self._run.config.placement.max_staleness and not self._is_kept(self._run.state.step + 1):
+        if self._run.config.placement.max_staleness and not self._run.is_kept(self._run.state.step + 1):
             self.publish()
             self._under_way = self._player.submit(gather, self._run, gathered.next_task, self._stopped)
         return gathered
@@ -51,20 +50,8 @@ class Rollouts:
         self._stopped.set()
         self._player.shutdown(wait=True, cancel_futures=True)
 
-    def __enter__(self) -> Rollouts:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
     def _take(self) -> Gathered:
         if self._under_way is None:
             return gather(self._run, stopped=self._stopped)
         under_way, self._under_way = self._under_way, None
         return under_way.result()
-
-    def _is_kept(self, step: int) -> bool:
-        """Whether the run evaluates, saves or ends after this step."""
-        config = self._run.config
-        report = config.report
-        return step == config.steps or not step % report.eval_every or not step % report.checkpoint_every

@@ -71,6 +71,14 @@ class RunState:
 
 
 @runtime_checkable
+class StagedPolicy(TrainedPolicy, Protocol):
+    """A sampler that takes weights between two moments of its work, from another thread than the one it works in."""
+
+    def stage(self, version: int) -> None:
+        """Lay the present weights ready, to be taken as this version as soon as can be."""
+
+
+@runtime_checkable
 class Troubled(Protocol):
     """A sampler that other processes are part of."""
 
@@ -165,6 +173,11 @@ class Run:
 
     def _save_model(self, folder: Path) -> None:
         self.opened.save(folder, coordinates=coordinates_of(self.config.world, self.opened.renderer))
+
+    def is_kept(self, step: int) -> bool:
+        """Whether weights are saved or measured after this step, or it is the last."""
+        report = self.config.report
+        return step == self.config.steps or not step % report.eval_every or not step % report.checkpoint_every
 
     def troubles(self) -> str:
         """What went wrong with environments and generators, counted; an empty text if nothing did."""
