@@ -96,7 +96,7 @@ def _refuse_what_algorithm_lacks(config: TrainConfig, algorithm: Algorithm) -> N
     name, terms, learn = config.algorithm, config.terms, config.learn
     staleness = config.placement.max_staleness
     if staleness > 1 and (algorithm.needs_greedy or learn.oversample_tasks):
-        lost = "--oversample-tasks" if learn.oversample_tasks else f"the greedy episodes of {name}"
+        idle = "--oversample-tasks" if learn.oversample_tasks else f"the greedy episodes of {name}"
         raise UsageError(
             f"--max-staleness {staleness}: playing never pauses then, which leaves {lost} no place; say 0 or 1"
         )
