@@ -98,7 +98,7 @@ def _refuse_what_algorithm_lacks(config: TrainConfig, algorithm: Algorithm) -> N
     if staleness > 1 and (algorithm.needs_greedy or learn.oversample_tasks):
         idle = "--oversample-tasks" if learn.oversample_tasks else f"the greedy episodes of {name}"
         raise UsageError(
-            f"--max-staleness {staleness}: playing never pauses then, which leaves {lost} no place; say 0 or 1"
+            f"--max-staleness {staleness}: playing never pauses then, which leaves {idle} no place; say 0 or 1"
         )
     if learn.group_size < 2 and algorithm.needs_siblings:
         raise UsageError(f"--group-size 1: {name} compares siblings; give at least 2, or --algorithm reinforce or ppo")
