@@ -137,7 +137,7 @@ class Refusal:
 
 
 AGAIN = frozenset({408, 409, 425, 429})
-TOO_LONG = ("context length", "context_length", "context window", "context size", "too many tokens", "max_model_len")
+TOO_LONG = ("context length", "context_length", "context window", "context size", "too many tokens")
 """How servers say that a conversation does not fit, in lower case."""
 
 

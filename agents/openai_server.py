@@ -44,8 +44,8 @@ class OpenAIServer:
         self.settings = settings
         self._limit_name = "max_tokens"
         """How the server wants to be told the longest reply."""
-        self._loop = asyncio.new_event_loop()
         self._client = OpenAIClient(settings)
+        self._loop = asyncio.new_event_loop()
         self._room = asyncio.Semaphore(settings.concurrency)
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai-server", daemon=True)
         self._thread.start()

@@ -67,8 +67,9 @@ class ApiChoice:
 
     def __post_init__(self) -> None:
         """Refuse what can't be asked."""
-        if self.api is None and self != ApiChoice():
-            raise UsageError("--api-... and --price-... flags are for a server: name its address too, --api URL")
+        changed = [one.name for one in dataclasses.fields(self) if getattr(self, one.name) != one.default]
+        if self.api is None and changed:
+            raise UsageError(f"{', '.join(changed)}: settings of a server; name its address too, with --api")
         if self.api is not None and not self.api_model:
             raise UsageError(f"--api {self.api}: which of its models? Name it with --api-model")
         for name in ("api_concurrency", "api_give_up_after", "api_max_tokens"):
