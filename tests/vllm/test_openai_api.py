@@ -11,10 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from faulty_server import FaultyServer, witness
 
@@ -26,12 +26,13 @@ from visualzoom.agents.openai_server import OpenAIServer
 from visualzoom.agents.records import AgentTurn, Completion, FinishReason, Sampling, ShownImage
 from visualzoom.agents.testing import check_agent
 from visualzoom.agents.torchvision_operators import here_and_below
-from visualzoom.envs.records import Pixels, StopReason
+from visualzoom.envs.records import StopReason
 from visualzoom.envs.zoom_env import VisualZoomEnv
 
 ASSETS = Path(__file__).parents[2] / "agents" / "assets" / "tiny"
 MAX_CONTEXT_TOKENS = 1024
-START_S, END_S = 240.0, 30.0
+CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 10, 60, 60]}}</tool_call>'
+START_S, END_S = 420.0, 30.0
 SMALL = ("--kernel", "pillow", "--num-tasks", "24", "--episodes-saved", "24", "--mode", "greedy")
 
 
@@ -111,14 +112,21 @@ def asked(url: str, **changed: Any) -> Iterator[OpenAIServer]:
         server.close()
 
 
-def noise(seed: int, rows: int = 4, columns: int = 4) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (28 * rows, 28 * columns, 3), dtype=np.uint8)
-
-
-def make_turn(turn: int, text: str, *images: Pixels, seed: int = 0) -> AgentTurn:
+def two_turns(seed: int) -> tuple[AgentTurn, AgentTurn]:
+    """What a drawn scene shows, and what it shows after a look."""
     env = VisualZoomEnv()
-    system = str(env.reset(seed=0)[1]["system"])
-    return AgentTurn(episode_id=f"e{seed}", seed=seed, turn=turn, text=text, images=images, system=system)
+    observation, info = env.reset(seed=seed)
+    first = AgentTurn(
+        episode_id=f"e{seed}",
+        seed=seed,
+        turn=0,
+        text=str(observation["text"]),
+        images=tuple(observation["images"]),
+        system=str(info["system"]),
+    )
+    observation, *_ = env.step(CALL)
+    env.close()
+    return first, replace(first, turn=1, text=str(observation["text"]), images=tuple(observation["images"]))
 
 
 @pytest.mark.parametrize(("temperature", "max_tokens"), [(0.0, 48), (0.0, 3), (1.0, 48)])
@@ -132,14 +140,11 @@ def test_the_server_reads_what_our_renderer_writes(url: str, temperature: float,
     ):
         agent = OpenAIAgent(server, Sampling(temperature=temperature, max_tokens=max_tokens))
         for seed in range(6):
-            first, second = (
-                make_turn(0, "What digit is on the red card?", noise(seed), seed=seed),
-                make_turn(1, "Go on.", noise(99 + seed, 2, 3), seed=seed),
-            )
+            first, second = two_turns(seed)
             said = agent.act([first])[0].text
             agent.act([second])
             one, two = heard[-2:]
-            image, crop = (ShownImage.of(turn.images[0]) for turn in (first, second))
+            image, crop = (ShownImage.of(shown) for turn in (first, second) for shown in turn.images)
             ledger = TokenLedger.open(renderer.open(first.system, first.text, [image.size_px]), [image])
             assert tuple(one["prompt_token_ids"]) == ledger.token_ids
             ids = tuple(one["choices"][0]["token_ids"])
@@ -147,6 +152,7 @@ def test_the_server_reads_what_our_renderer_writes(url: str, temperature: float,
             ledger = ledger.with_completion(completion(ids)).with_observation(
                 renderer.observation(second.text, [crop.size_px], last_id=ids[-1]), [crop]
             )
+            assert renderer.reply_text(two["prompt_token_ids"]) == renderer.reply_text(ledger.token_ids)
             if tuple(renderer.tokens(said)) == (ids[:-1] if ids[-1] in renderer.stop_ids else ids):
                 num_canonical += 1
                 assert tuple(two["prompt_token_ids"]) == ledger.token_ids
@@ -202,8 +208,8 @@ def test_the_laws_of_agents_hold_on_a_real_model(url: str, temperature: float) -
 def test_what_does_not_fit_ends_the_episode_alone(url: str) -> None:
     with asked(url) as server:
         agent = OpenAIAgent(server, Sampling(temperature=0, max_tokens=8))
-        long = make_turn(0, "What? " * MAX_CONTEXT_TOKENS, seed=1)
-        short = make_turn(0, "What digit is on the red card?", noise(0), seed=2)
+        long, short = (two_turns(seed)[0] for seed in (1, 2))
+        long = replace(long, text="What? " * MAX_CONTEXT_TOKENS)
         assert [reply.stop for reply in agent.act([long, short])] == [StopReason.CONTEXT_OVERFLOW, None]
         agent.finish("e2")
         cut = OpenAIAgent(server, Sampling(temperature=0, max_tokens=2)).act([short])[0]
@@ -222,4 +228,4 @@ def test_what_the_server_will_never_take_ends_the_run(
     url: str, changed: dict[str, Any], max_tokens: int, said: str
 ) -> None:
     with asked(url, **changed) as server, pytest.raises(ApiError, match=said):
-        OpenAIAgent(server, Sampling(max_tokens=max_tokens)).act([make_turn(0, "What?")])
+        OpenAIAgent(server, Sampling(max_tokens=max_tokens)).act([two_turns(0)[0]])
