@@ -14,6 +14,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeVar
 
 from visualzoom.agents.api_reading import BadBodyError, Refusal, Refused, printable, read_models, read_reply
@@ -108,7 +109,7 @@ class OpenAIServer:
     async def _until_deadline(self, question: _Question) -> Answer:
         """Ask until there is an answer, or no time."""
         rng, usage = random.Random(question.seed), Usage()
-        for num_requests in range(1, self.settings.max_retries + 2):
+        for num_requests in count(1):
             got, spent = await self._tried(question)
             usage += spent + Usage(requests=1, retries=int(num_requests > 1))
             if isinstance(got, Answer):
@@ -122,9 +123,10 @@ class OpenAIServer:
                 rng=rng,
             )
             if wait_s is None:
-                break
+                usage += Usage(failures=1)
+                return Answer(text="", stop=StopReason.NO_REPLY, usage=usage, problem=got.problem)
             await asyncio.sleep(wait_s)
-        return Answer(text="", stop=StopReason.NO_REPLY, usage=usage + Usage(failures=1), problem=got.problem)
+        raise AssertionError("counting does not end")
 
     async def _tried(self, question: _Question) -> tuple[Answer | _Trouble, Usage]:
         """One request (two where the server wants the limit by its other name), and what it cost if it was in vain."""

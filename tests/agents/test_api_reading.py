@@ -71,6 +71,12 @@ def test_a_body_that_is_billed_in_vain_is_counted() -> None:
     assert raised.value.usage == Usage(prompt_tokens=9, completion_tokens=4)
 
 
+def test_no_more_tokens_were_cached_than_sent() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 10}}
+    body = {"choices": [{"message": {"content": "7"}}], "usage": usage}
+    assert read_reply(json.dumps(body).encode(), max_tokens=5).usage.cached_tokens == 9
+
+
 @pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": True}])
 def test_counts_that_make_no_sense_are_no_counts(usage: object) -> None:
     body = {"choices": [{"message": {"content": "7"}}], "usage": usage}

@@ -179,16 +179,15 @@ def test_what_the_server_asks_for_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("trouble", [hang, refusal(503, headers={"Retry-After": "1e9"}), drip, drop])
-def test_the_deadline_holds_whatever_happens(trouble: Act) -> None:
-    begun = time.monotonic()
-    with (
-        FaultyServer(usual=trouble) as house,
-        agent_on(house, timeout_s=0.2, deadline_s=0.7, max_retries=1000) as agent,
-    ):
+@pytest.mark.parametrize("timeout_s", [0.2, 30.0])
+def test_the_deadline_holds_whatever_happens(trouble: Act, timeout_s: float) -> None:
+    limits = {"timeout_s": timeout_s, "deadline_s": 0.7, "max_retries": 1000}
+    with FaultyServer(usual=trouble) as house, agent_on(house, **limits) as agent:
+        begun = time.monotonic()
         (reply,) = agent.act([make_turn()])
         took_s = time.monotonic() - begun
-    assert reply.stop is StopReason.NO_REPLY and took_s < 1.5
-    assert agent.usage.seconds < 1.0
+    assert reply.stop is StopReason.NO_REPLY and took_s < 5, "a busy machine is slow, but 30 s were never waited"
+    assert agent.usage.seconds <= took_s
 
 
 def test_nobody_there_is_told_at_once() -> None:
@@ -253,6 +252,7 @@ def test_a_key_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
         house.script.append(refusal(307, headers={"Location": f"{other.url}/chat/completions"}))
         with agent_on(house, key_env="MY_KEY") as agent, pytest.raises(ApiError):
             agent.act([make_turn()])
+        assert "authorization" not in house.headers[0]
         assert "SECRET" not in str(house.headers[0]) and "SECRET" in str(house.headers[1])
         assert other.bodies == []
 
@@ -365,14 +365,16 @@ def test_failed_episodes_leave_the_figures(max_live: int | None) -> None:
 
 
 def test_an_episode_that_is_dropped_is_asked_no_more() -> None:
-    with FaultyServer(hang) as house, agent_on(house, timeout_s=30, max_retries=5) as agent:
+    with FaultyServer(hang) as house, agent_on(house, timeout_s=60, deadline_s=60, concurrency=1) as agent:
+        begun = time.monotonic()
         agent.begin([make_turn()])
         assert agent.ready() == {}
         while not house.bodies:
             time.sleep(0.01)
         agent.finish("a")
         assert agent.ready() == {}
-        assert agent.act([make_turn()]) == [Reply(text="<answer>7</answer>")], "begun again under its name"
+        assert agent.act([make_turn()]) == [Reply(text="<answer>7</answer>")], "the room is free"
+        assert time.monotonic() - begun < 15, "nobody waited for the server, which hangs for 20 s"
         with pytest.raises(LookupError, match="is at turn 3, but this agent has replied 1 times"):
             agent.begin([make_turn(3)])
     assert len(house.bodies) == 2
