@@ -138,4 +138,4 @@ def test_the_command_line_loads_without_torch(python: Callable[..., str]) -> Non
     loaded = json.loads(
         python("-c", "import visualzoom.training.cli, json, sys; print(json.dumps(sorted(sys.modules)))")
     )
-    assert set(loaded) & {"torch", "transformers", "matplotlib", "pyarrow"} == set()
+    assert set(loaded) & {"torch", "transformers", "matplotlib", "pyarrow", "openai"} == set()

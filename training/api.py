@@ -18,6 +18,7 @@ from visualzoom.agents.api_families import FAMILY_LIMITS, family_coordinates, fa
 from visualzoom.agents.api_records import ApiError, Left, Prices, ServerSettings, Usage
 from visualzoom.agents.records import Sampling
 from visualzoom.training.config import PRESETS, UsageError, WorldConfig
+from visualzoom.training.models import BUILT_IN
 from visualzoom.training.world import NoModel
 
 if TYPE_CHECKING:
@@ -137,6 +138,15 @@ class ApiChoice:
             omit=self.api_omit,
             extra=_object(self.api_extra),
         )
+
+    def refuse_beside(self, model: str) -> None:
+        """Two models can't be asked at once.
+
+        Raises:
+            UsageError: Both are named.
+        """
+        if self.api is not None and model != BUILT_IN:
+            raise UsageError(f"--model {model} is not asked over --api {self.api}; its name there is --api-model")
 
 
 def _refuse_unless(holds: bool, name: str, choice: ApiChoice, allowed: str) -> None:

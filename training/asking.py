@@ -47,6 +47,10 @@ class AskConfig:
     machine: MachineConfig = field(default_factory=MachineConfig)
     api: ApiChoice = field(default_factory=ApiChoice)
 
+    def __post_init__(self) -> None:
+        """Refuse two models."""
+        self.api.refuse_beside(self.model)
+
 
 def run_ask(config: AskConfig) -> int:
     """Ask, print each turn, save the picture."""

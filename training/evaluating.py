@@ -121,6 +121,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Refuse to measure nothing, or something else than is named."""
+        self.api.refuse_beside(self.model)
         if self.api.api is not None and self.agent != "vlm":
             raise UsageError(f"--agent {self.agent} is not asked over --api {self.api.api}; leave one of them out")
         if self.api.api is not None and Mode.FORCED in self.mode:

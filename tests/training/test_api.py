@@ -89,6 +89,7 @@ def test_failed_episodes_are_told_with_their_reason(capsys: pytest.CaptureFixtur
         (("--api", "URL"), "Name it with --api-model"),
         (("--api-model", "m"), "name its address too"),
         (("--api-concurrency", "4"), "name its address too"),
+        (("--api", "URL", "--api-model", "m", "--model", "runs/a"), "--model runs/a is not asked over"),
         (("--api", "URL", "--api-model", "m", "--agent", "oracle"), "--agent oracle is not asked over"),
         (("--api", "URL", "--api-model", "m", "--mode", "forced"), "--mode forced"),
         (("--api", "URL", "--api-model", "m", "--api-extra", "[1]"), "give a JSON object"),
