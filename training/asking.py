@@ -17,10 +17,12 @@ from visualzoom.envs.records import Episode, Picture, Task
 from visualzoom.envs.tasks.sources import TaskTuple
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.pictures import draw_boxes, transcript
+from visualzoom.training.api import ApiChoice, make_api_agent, open_server, told, usage_notes, usage_table
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
+from visualzoom.training.evaluating import aligned
 from visualzoom.training.models import HUB_EXAMPLE, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import env_maker
+from visualzoom.training.world import coordinates_of, env_maker
 
 SAVED_AS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 """Ends of names that a picture with boxes can be saved under."""
@@ -43,6 +45,11 @@ class AskConfig:
     out: Path | None = None
     """Where to save the picture with the boxes drawn; the default is <picture>-zoom.png in this folder."""
     machine: MachineConfig = field(default_factory=MachineConfig)
+    api: ApiChoice = field(default_factory=ApiChoice)
+
+    def __post_init__(self) -> None:
+        """Refuse two models."""
+        self.api.refuse_beside(self.model)
 
 
 def run_ask(config: AskConfig) -> int:
@@ -55,11 +62,8 @@ def run_ask(config: AskConfig) -> int:
     if out.resolve() == config.picture.resolve():
         raise UsageError(f"--out {out} is the picture itself; choose another name")
     _check_out(out)
-    folder = model_folder(config.model)
-    settings = settings_of(config.model, folder)
-    print(_advice(config, folder), end="")
     task = Task(id=config.picture.name, question=config.question, answer="", pictures=(picture,))
-    episode = _ask(config, settings_world(settings.world), task)
+    episode = _ask_model(config, task) if config.api.api is None else _ask_api(config, task)
     print("\n".join(transcript(episode)))
     boxes = [result.executed_box for result in episode.cuts if result.executed_box is not None]
     draw_boxes(Image.fromarray(picture.pixels()), boxes).save(out)
@@ -100,6 +104,25 @@ def _advice(config: AskConfig, folder: Path) -> str:
         return ""
     command = shlex.join(["visualzoom", "ask", str(config.picture), config.question, "--model", HUB_EXAMPLE])
     return scope.advice(command) + "\nWhat this model makes of it (do not trust it):\n"
+
+
+def _ask_api(config: AskConfig, task: Task) -> Episode:
+    """A model behind an API. No torch is loaded."""
+    world, onlooker = settings_world(config.api.world), config.api.onlooker
+    make_env = env_maker(world, TaskTuple([task]), onlooker=onlooker)
+    print(told(config.api, coordinates_of(world, onlooker)))
+    with open_server(config.api) as server:
+        agent = make_api_agent(server, config.api, temperature=1.0 if config.sampled else 0.0)
+        (episode,) = evaluate(agent, make_env, [0], seed=config.seed).episodes
+    print(aligned(usage_table({"used": agent.usage}, config.api.prices)))
+    print(*(f"{note}\n" for note in usage_notes(agent.usage, agent.problems)), sep="", end="")
+    return episode
+
+
+def _ask_model(config: AskConfig, task: Task) -> Episode:
+    folder = model_folder(config.model)
+    print(_advice(config, folder), end="")
+    return _ask(config, settings_world(settings_of(config.model, folder).world), task)
 
 
 def _ask(config: AskConfig, world: WorldConfig, task: Task) -> Episode:

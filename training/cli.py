@@ -45,10 +45,11 @@ commands:
   visualzoom export --model runs/lora --out merged
   visualzoom eval --model runs/ppo --mode greedy sampled forced
   visualzoom ask photo.jpg "What does the sign say?" --model Qwen/Qwen2.5-VL-3B-Instruct
+  visualzoom eval --api http://localhost:8000/v1 --api-model Qwen/Qwen2.5-VL-7B-Instruct
   visualzoom play --agent oracle --tasks sign
   visualzoom check own_tool:Mirror"""
 BAD_USAGE = 2
-EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray"}
+EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api"}
 """Of visualzoom, by the package that is missing; `train` for all others."""
 STOPPED = 130
 """Asked to stop before the last step, with everything saved."""

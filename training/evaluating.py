@@ -1,4 +1,4 @@
-"""`visualzoom eval`: measure a model, or a scripted agent, on tasks that it was not trained on."""
+"""`visualzoom eval`: measure a model, here or behind an API, or a scripted agent, on tasks it was not trained on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from visualzoom.agents.api_records import Usage
 from visualzoom.agents.pool import EnvPool, MakeEnv
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.scripted import OracleAgent
@@ -21,6 +22,15 @@ from visualzoom.envs.registry import made, resolve
 from visualzoom.evaluation.evaluate import Evaluated, Mode, evaluate
 from visualzoom.evaluation.measure import Measures
 from visualzoom.evaluation.pictures import save_episode
+from visualzoom.training.api import (
+    ApiChoice,
+    make_api_agent,
+    open_server,
+    told,
+    usage_figures,
+    usage_notes,
+    usage_table,
+)
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
@@ -107,9 +117,15 @@ class EvalConfig:
     """Episodes saved in it for each mode."""
     world: WorldChoice = field(default_factory=WorldChoice)
     machine: MachineConfig = field(default_factory=MachineConfig)
+    api: ApiChoice = field(default_factory=ApiChoice)
 
     def __post_init__(self) -> None:
-        """Refuse to measure nothing."""
+        """Refuse to measure nothing, or something else than is named."""
+        self.api.refuse_beside(self.model)
+        if self.api.api is not None and self.agent != "vlm":
+            raise UsageError(f"--agent {self.agent} is not asked over --api {self.api.api}; leave one of them out")
+        if self.api.api is not None and Mode.FORCED in self.mode:
+            raise UsageError("--mode forced begins a reply for the model, and no API lets us; give greedy or sampled")
         if self.num_tasks < 1:
             raise UsageError(f"num_tasks is {self.num_tasks}; it must be at least 1")
         if not self.mode:
@@ -122,10 +138,16 @@ def run_eval(config: EvalConfig) -> int:
     if config.out is not None and config.out.exists() and any(config.out.iterdir()):
         raise UsageError(f"--out {config.out}: this folder exists and is not empty; choose another")
     agent = scripted_agent(config.agent, config.world.over(WorldConfig()))
-    found = _measure_model(config) if agent is None else {config.agent: _measure_scripted(config, agent)}
+    usages: dict[str, Usage] = {}
+    if config.api.api is not None:
+        found = _measure_api(config, usages)
+    else:
+        found = _measure_model(config) if agent is None else {config.agent: _measure_scripted(config, agent)}
     print(table({mode: evaluated.measures for mode, evaluated in found.items()}))
+    if usages:
+        print("", aligned(usage_table(usages, config.api.prices)), sep="\n")
     if config.out is not None:
-        _save(config, found)
+        _save(config, found, usages)
         print(f"saved: {config.out}")
     return 0
 
@@ -136,6 +158,11 @@ def table(figures: dict[str, Measures]) -> str:
     for mode, measures in figures.items():
         values = measures.values()
         rows.append([mode, str(measures.num_episodes), *(_shown(name, values[name]) for name in COLUMNS.values())])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length as lines of a table."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
@@ -219,6 +246,23 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     return found
 
 
+def _measure_api(config: EvalConfig, usages: dict[str, Usage]) -> dict[str, Evaluated]:
+    """A model behind an API; what its replies cost is noted in `usages`. No torch is loaded."""
+    world = config.world.over(config.api.world)
+    source = _source(config.world, world)
+    onlooker = config.api.onlooker
+    make_env = env_maker(world, source, onlooker=onlooker)
+    print(told(config.api, coordinates_of(world, onlooker)))
+    found: dict[str, Evaluated] = {}
+    with open_server(config.api) as server, _pool(config, world, make_env) as envs:
+        for mode in dict.fromkeys(config.mode):
+            agent = make_api_agent(server, config.api, temperature=1.0 if mode is Mode.SAMPLED else 0.0)
+            found[mode.value] = evaluate(agent, envs, _indices(source, config.num_tasks), seed=config.seed)
+            usages[mode.value] = agent.usage
+            print(*(f"{mode.value}: {note}\n" for note in usage_notes(agent.usage, agent.problems)), sep="", end="")
+    return found
+
+
 def scope_advice(folder: Path, world: WorldConfig) -> str:
     """What to say if the model was not made for these tasks; nothing if it was."""
     scope = scope_of(folder)
@@ -238,11 +282,14 @@ def _indices(source: TaskSource, num_tasks: int) -> Sequence[int]:
     return unseen(num_tasks, source) if source.num_tasks is None else range(min(num_tasks, source.num_tasks))
 
 
-def _save(config: EvalConfig, found: dict[str, Evaluated]) -> None:
+def _save(config: EvalConfig, found: dict[str, Evaluated], usages: dict[str, Usage]) -> None:
     assert config.out is not None  # asked for by the caller
     config.out.mkdir(parents=True, exist_ok=True)
     figures = {mode: _jsonable(evaluated.measures) for mode, evaluated in found.items()}
-    report = {"model": config.model, "agent": config.agent, "seed": config.seed, "modes": figures}
+    report: dict[str, object] = {"model": config.model, "agent": config.agent, "seed": config.seed, "modes": figures}
+    if usages:
+        costs = {mode: usage_figures(usage, config.api.prices) for mode, usage in usages.items()}
+        report |= {"model": config.api.api_model, "api": config.api.api, "family": config.api.family, "usage": costs}
     (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     for mode, evaluated in found.items():
         for number, episode in enumerate(evaluated.episodes[: config.episodes_saved]):

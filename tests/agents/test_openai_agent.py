@@ -1,0 +1,439 @@
+"""Laws of agents/openai_*.py, held against a real server that misbehaves (faulty_server.py)."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from faulty_server import (
+    USAGE,
+    Act,
+    FaultyServer,
+    drip,
+    drop,
+    flood,
+    good,
+    half,
+    hang,
+    raw,
+    refusal,
+    reply_body,
+    saying,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from visualzoom.agents.api_records import ApiError, ServerSettings, Usage
+from visualzoom.agents.openai_agent import OpenAIAgent
+from visualzoom.agents.openai_client import MOST_BYTES, read_key
+from visualzoom.agents.openai_server import OpenAIServer
+from visualzoom.agents.records import AgentTurn, PacedAgent, Reply, Sampling
+from visualzoom.agents.rollout import group_jobs, play
+from visualzoom.agents.testing import check_agent
+from visualzoom.envs.records import Pixels, StopReason
+from visualzoom.envs.zoom_env import VisualZoomEnv
+from visualzoom.evaluation.measure import measure
+
+CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 10, 60, 60]}}</tool_call>'
+QUICK: dict[str, Any] = {"first_wait_s": 0.01, "max_retries": 2, "timeout_s": 5.0, "deadline_s": 10.0}
+SAMPLING = Sampling(temperature=0.5, max_tokens=32)
+LONG = "This model's maximum context length is 2048 tokens. However, your prompt contains 3000 input tokens."
+
+
+@contextmanager
+def agent_on(
+    house: FaultyServer, *, sampling: Sampling = SAMPLING, give_up_after: int = 8, **changed: Any
+) -> Iterator[OpenAIAgent]:
+    server = OpenAIServer(ServerSettings(**({"url": house.url, "model": "tiny"} | QUICK | changed)))
+    try:
+        yield OpenAIAgent(server, sampling, give_up_after=give_up_after)
+    finally:
+        server.close()
+
+
+def make_turn(
+    turn: int = 0, *, episode_id: str = "a", seed: int = 2**62 + 5, images: tuple[Pixels, ...] = (), text: str = "Q?"
+) -> AgentTurn:
+    return AgentTurn(episode_id=episode_id, seed=seed, turn=turn, text=text, images=images, system="Be brief.")
+
+
+def noise(seed: int, height: int = 5, width: int = 7) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def decoded(part: dict[str, Any]) -> Pixels:
+    head, _, data = part["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_the_conversation_goes_out_as_it_is_and_the_reply_comes_back_as_it_is() -> None:
+    said = " <think>\u00e9\n</think> \U0001f600<|im_end|>  "
+    with FaultyServer(good(said)) as house, agent_on(house, stop=("<x>",), extra={"top_k": 3}) as agent:
+        assert isinstance(agent, PacedAgent) and agent.is_paced
+        assert agent.act([make_turn(images=(noise(0), noise(1)))]) == [Reply(text=said)]
+        assert agent.act([make_turn(1, text="Go on.", images=(noise(2),), seed=9)]) == [
+            Reply(text="<answer>7</answer>")
+        ]
+        assert agent.finish("a") is None
+    first, second = house.bodies
+    system, user = first.pop("messages")
+    assert first == {
+        "model": "tiny",
+        "temperature": 0.5,
+        "max_tokens": 32,
+        "seed": 2**31 - 1 & (2**62 + 5 ^ 2**31),
+        "stop": ["<x>"],
+        "top_k": 3,
+    }
+    assert system == {"role": "system", "content": "Be brief."} and user["role"] == "user"
+    *shown, text = user["content"]
+    assert text == {"type": "text", "text": "Q?"}
+    assert all((decoded(part) == noise(number)).all() for number, part in enumerate(shown)) and len(shown) == 2
+    assert second["messages"][:3] == [system, user, {"role": "assistant", "content": said}]
+    assert second["messages"][3]["content"][1] == {"type": "text", "text": "Go on."} and second["seed"] == 9
+
+
+def test_half_characters_do_not_break_a_conversation() -> None:
+    with FaultyServer(raw(reply_body("\ud800!"))) as house, agent_on(house) as agent:
+        assert agent.act([make_turn()]) == [Reply(text="\ufffd!")]
+        assert agent.act([make_turn(1, text="\udfff")])[0].stop is None
+    assert house.bodies[1]["messages"][-1]["content"] == "\ufffd"
+
+
+def test_what_a_model_does_not_take_is_left_out() -> None:
+    wants = refusal(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+    with FaultyServer(wants) as house, agent_on(house, omit=("temperature", "seed"), max_retries=0) as agent:
+        assert agent.act([make_turn()])[0].stop is None and agent.act([make_turn(episode_id="b")])[0].stop is None
+        assert agent.usage.requests == 3 and agent.usage.retries == 0
+    limits = [body.keys() - {"model", "messages"} for body in house.bodies]
+    assert limits == [{"max_tokens"}, {"max_completion_tokens"}, {"max_completion_tokens"}]
+
+
+PASSING: dict[str, Act] = {
+    "500": refusal(500),
+    "429": refusal(429),
+    "408": refusal(408),
+    "409": refusal(409),
+    "drop": drop,
+    "half": half,
+    "hang": hang,
+    "drip": drip,
+    "no JSON": raw(b"<html>"),
+    "not UTF-8": raw(b'{"choices": "\xff"}'),
+    "deep": raw(b"[" * 200_000),
+    "long number": raw(b"1" * 100_000),
+    "no choices": raw(b'{"choices": []}'),
+    "null choices": raw(b'{"choices": null}'),
+    "a list": raw(b"[]"),
+    "null content": good(None),
+    "content of parts": raw(json.dumps({"choices": [{"message": {"content": [{"type": "text"}]}}]}).encode()),
+    "broken off": good("half a wor", finish="abort"),
+    "babble": good("x" * 100_000),
+    "flood": flood(),
+    "flood of errors": flood(500),
+    "compressed": raw(gzip.compress(reply_body("7")), {"Content-Encoding": "gzip"}),
+    "empty": raw(b""),
+}
+
+
+@pytest.mark.parametrize("trouble", PASSING)
+def test_a_reply_is_asked_for_again(trouble: str) -> None:
+    with FaultyServer(PASSING[trouble]) as house, agent_on(house, timeout_s=0.5) as agent:
+        assert agent.act([make_turn()]) == [Reply(text="<answer>7</answer>")]
+        assert (agent.usage.requests, agent.usage.retries, agent.usage.replies, agent.usage.failures) == (2, 1, 1, 0)
+
+
+@pytest.mark.parametrize("trouble", PASSING)
+def test_after_the_last_retry_there_is_a_reason_and_no_score(trouble: str) -> None:
+    begun = time.monotonic()
+    with FaultyServer(usual=PASSING[trouble]) as house, agent_on(house, timeout_s=0.3, max_retries=1) as agent:
+        (reply,) = agent.act([make_turn()])
+    assert reply == Reply(text="", stop=StopReason.NO_REPLY) and StopReason.NO_REPLY.failed
+    assert len(house.bodies) == 2 and agent.usage.failures == 1 and sum(agent.problems.values()) == 1
+    assert time.monotonic() - begun < 5
+
+
+def test_the_bound_of_a_body_is_what_stops_a_flood() -> None:
+    with FaultyServer(usual=flood()) as house, agent_on(house, timeout_s=30, max_retries=0) as agent:
+        assert agent.act([make_turn()])[0].stop is StopReason.NO_REPLY
+        assert agent.problems == {f"the server sent more than {MOST_BYTES} bytes": 1}
+
+
+def test_what_the_server_asks_for_is_waited_for() -> None:
+    busy = refusal(429, headers={"Retry-After": "0.4"})
+    with FaultyServer(busy) as house, agent_on(house) as agent:
+        agent.act([make_turn()])
+    assert 0.4 <= house.times_s[1] - house.times_s[0] < 2
+
+
+@pytest.mark.parametrize("trouble", [hang, refusal(503, headers={"Retry-After": "1e9"}), drip, drop])
+@pytest.mark.parametrize("timeout_s", [0.2, 30.0])
+def test_the_deadline_holds_whatever_happens(trouble: Act, timeout_s: float) -> None:
+    limits = {"timeout_s": timeout_s, "deadline_s": 0.7, "max_retries": 1000}
+    with FaultyServer(usual=trouble) as house, agent_on(house, **limits) as agent:
+        begun = time.monotonic()
+        (reply,) = agent.act([make_turn()])
+        took_s = time.monotonic() - begun
+    assert reply.stop is StopReason.NO_REPLY and took_s < 5, "a busy machine is slow, but 30 s were never waited"
+    assert agent.usage.seconds <= took_s
+
+
+def test_nobody_there_is_told_at_once() -> None:
+    with FaultyServer() as house:
+        url = house.url
+    server = OpenAIServer(ServerSettings(url=url, model="tiny"))
+    with pytest.raises(ApiError, match=f"nobody answers at {url} .*Is the server running"):
+        server.check()
+    server.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (
+            refusal(401, "bad key sk-SECRET"),
+            r"refuses the key \(401: bad key \*\*\*\); it was of MY_KEY: see --api-key-env",
+        ),
+        (refusal(403), "refuses the key"),
+        (
+            refusal(404, "no such model"),
+            r"has no model 'tinny' \(404: no such model\); it has tiny, large\. Did you mean 'tiny'\?",
+        ),
+        (
+            refusal(400, "temperature\x1b[31m must be 1"),
+            r"400: temperature \[31m must be 1\)\. Beside .* see --api-omit",
+        ),
+        (refusal(422, "what?"), "for good"),
+        (refusal(429, "pay first", code="insufficient_quota"), "pay first"),
+        (refusal(301, headers={"Location": "http://127.0.0.1:1/"}), "has no model"),
+    ],
+)
+def test_what_no_retry_mends_ends_the_run_and_says_what_to_do(
+    trouble: Act, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-SECRET")
+    with (
+        FaultyServer(usual=trouble) as house,
+        agent_on(house, model="tinny", key_env="MY_KEY") as agent,
+        pytest.raises(ApiError, match=said) as raised,
+    ):
+        agent.act([make_turn()])
+    assert len(house.bodies) == 1 and "SECRET" not in str(raised.value)
+    assert house.headers[0]["authorization"] == "Bearer sk-SECRET", "it was sent all the same"
+
+
+def test_an_address_without_an_api_is_told() -> None:
+    said = r"is not the address of a chat API .*; most end in /v1"
+    with FaultyServer(models=()) as house, agent_on(house) as agent:
+        house.usual = refusal(404)
+        with pytest.raises(ApiError, match=said):
+            agent.act([make_turn()])
+
+
+def test_a_key_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "MY_KEY"):
+        monkeypatch.setenv(name, "sk-SECRET")
+    with FaultyServer() as other, FaultyServer() as house:
+        with agent_on(house) as agent:  # no key is named
+            agent.act([make_turn()])
+        house.script.append(refusal(307, headers={"Location": f"{other.url}/chat/completions"}))
+        with agent_on(house, key_env="MY_KEY") as agent, pytest.raises(ApiError):
+            agent.act([make_turn()])
+        assert "authorization" not in house.headers[0]
+        assert "SECRET" not in str(house.headers[0]) and "SECRET" in str(house.headers[1])
+        assert other.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "said"),
+    [
+        ("http://far.example/v1", "sk-1", "unencrypted"),
+        ("http://10.1.2.3/v1", "sk-1", "unencrypted"),
+        ("http://127.0.0.1.example/v1", "sk-1", "unencrypted"),
+        ("https://far.example/v1", "", "MY_KEY is not set"),
+        ("https://far.example/v1", "a\nb", "characters that no key has"),
+        ("https://user:sk-1@far.example/v1", "sk-1", "goes into an environment variable"),
+        ("https://far.example/v1?key=sk-1", "sk-1", "goes into an environment variable"),
+        ("far.example/v1", "sk-1", "http:// or https://"),
+    ],
+)
+def test_a_key_is_refused_where_it_would_be_lost(
+    url: str, key: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ApiError, match=said) as raised:
+        read_key(ServerSettings(url=url, model="m", key_env="MY_KEY"))
+    assert "sk-1" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["https://far.example/v1", "http://localhost:8000/v1", "http://[::1]:8000/v1"])
+def test_a_key_is_taken_where_it_is_safe(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-1\n")
+    assert read_key(ServerSettings(url=url, model="m", key_env="MY_KEY")) == "sk-1"
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        (refusal(400, LONG), Reply(text="", stop=StopReason.CONTEXT_OVERFLOW)),
+        (refusal(400, "x", code="context_length_exceeded"), Reply(text="", stop=StopReason.CONTEXT_OVERFLOW)),
+        (refusal(413, "x"), Reply(text="", stop=StopReason.CONTEXT_OVERFLOW)),
+        (refusal(400, "x", code="content_filter"), Reply(text="", stop=StopReason.CONTENT_FILTER)),
+        (good("cut", finish="length"), Reply(text="cut", stop=StopReason.MAX_TOKENS)),
+        (good(None, finish="length"), Reply(text="", stop=StopReason.MAX_TOKENS)),
+        (good("", finish="content_filter"), Reply(text="", stop=StopReason.CONTENT_FILTER)),
+        (good(None, refusal="I will not."), Reply(text="I will not.")),
+        (good("7", finish=None, usage=None), Reply(text="7")),
+    ],
+)
+def test_ends_of_a_reply_are_data(act: Act, expected: Reply) -> None:
+    with FaultyServer(act) as house, agent_on(house) as agent:
+        assert agent.act([make_turn()]) == [expected]
+    assert len(house.bodies) == 1
+
+
+def test_a_server_that_gives_nothing_is_given_up() -> None:
+    with FaultyServer() as house, agent_on(house, max_retries=0, give_up_after=3) as agent:
+        assert agent.act([make_turn(), make_turn(episode_id="b")])
+        house.usual = refusal(500, "out of memory")
+        for name in "cd":
+            assert agent.act([make_turn(episode_id=name)])[0].stop is StopReason.NO_REPLY
+        with pytest.raises(ApiError, match=r"none of the last 3 episodes got a reply .* 500: out of memory"):
+            agent.act([make_turn(episode_id="e")])
+
+
+def test_a_task_that_no_context_holds_is_given_up_too() -> None:
+    with FaultyServer(usual=refusal(400, LONG)) as house, agent_on(house, give_up_after=2) as agent:
+        agent.act([make_turn()])
+        with pytest.raises(ApiError, match="maximum context length"):
+            agent.act([make_turn(episode_id="b")])
+
+
+def by_content(body: dict[str, Any]) -> str:
+    """A reply that depends on all that was asked."""
+    digest = hashlib.blake2b(json.dumps([body["messages"], body["seed"]]).encode()).digest()
+    return (CALL, "<answer>7</answer>", f"neither {digest.hex()[:4]}")[digest[0] % 3]
+
+
+def test_many_are_asked_at_once_and_no_more_than_allowed() -> None:
+    with FaultyServer(usual=saying(by_content, after_s=0.05)) as house, agent_on(house, concurrency=5) as agent:
+        turns = [make_turn(episode_id=str(number), seed=number) for number in range(20)]
+        assert len(agent.act(turns)) == 20
+    assert house.most_at_once == 5
+
+
+def test_the_laws_of_agents_hold() -> None:
+    with FaultyServer(usual=saying(by_content)) as house:
+        server = OpenAIServer(ServerSettings(url=house.url, model="tiny"))
+        check_agent(lambda: OpenAIAgent(server, SAMPLING), max_examples=8)
+        server.close()
+    assert len({body["seed"] for body in house.bodies}) > 3, "chance comes from the turns"
+
+
+@pytest.mark.parametrize("max_live", [None, 3])
+def test_failed_episodes_leave_the_figures(max_live: int | None) -> None:
+    with (
+        FaultyServer(refusal(400, LONG), usual=saying(by_content)) as house,
+        agent_on(house, max_retries=0, concurrency=4) as agent,
+    ):
+        for _ in range(3):
+            house.script.append(refusal(503))
+        played = play(agent, VisualZoomEnv, group_jobs(range(12), group_size=1, seed=1), max_live=max_live)
+    episodes = [one.episode for one in played]
+    figures = measure(episodes)
+    assert len(played) == 12 and all(one.ledger is None for one in played)
+    assert figures.num_failed == 3 and figures.num_episodes == 9
+    assert figures.stop_reasons["no_reply"] == 3 and figures.stop_reasons["context_overflow"] == 1
+    assert all((one.reward is None) == one.stop_reason.failed for one in episodes)
+    usage, asked = agent.usage, len(house.bodies)
+    assert usage.requests == asked and usage.failures == 3 and usage.replies == asked - 4
+    assert (usage.prompt_tokens, usage.completion_tokens) == (100 * usage.replies, 7 * usage.replies)
+    assert usage.cached_tokens == 60 * usage.replies
+
+
+def test_an_episode_that_is_dropped_is_asked_no_more() -> None:
+    with FaultyServer(hang) as house, agent_on(house, timeout_s=60, deadline_s=60, concurrency=1) as agent:
+        begun = time.monotonic()
+        agent.begin([make_turn()])
+        assert agent.ready() == {}
+        while not house.bodies:
+            time.sleep(0.01)
+        agent.finish("a")
+        assert agent.ready() == {}
+        assert agent.act([make_turn()]) == [Reply(text="<answer>7</answer>")], "the room is free"
+        assert time.monotonic() - begun < 15, "nobody waited for the server, which hangs for 20 s"
+        with pytest.raises(LookupError, match="is at turn 3, but this agent has replied 1 times"):
+            agent.begin([make_turn(3)])
+    assert len(house.bodies) == 2
+
+
+def test_nothing_is_left_behind() -> None:
+    with FaultyServer(usual=hang) as house, agent_on(house, timeout_s=30) as agent:
+        agent.begin([make_turn(episode_id=str(number)) for number in range(4)])
+        while len(house.bodies) < 4:
+            time.sleep(0.01)
+        assert [one.name for one in threading.enumerate()].count("openai-server") == 1
+    assert "openai-server" not in {one.name for one in threading.enumerate()}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+MESSAGES = st.fixed_dictionaries({}, optional={"content": VALUES | st.text(), "refusal": VALUES, "tool_calls": VALUES})
+CHOICES = st.fixed_dictionaries(
+    {}, optional={"message": VALUES | MESSAGES, "finish_reason": VALUES | st.sampled_from(["stop", "length", "abort"])}
+)
+COUNTS = st.fixed_dictionaries(
+    {}, optional={"prompt_tokens": VALUES, "completion_tokens": VALUES, "prompt_tokens_details": VALUES}
+)
+BODIES = VALUES | st.fixed_dictionaries(
+    {}, optional={"choices": VALUES | st.lists(CHOICES, max_size=2), "usage": VALUES | COUNTS, "error": VALUES}
+)
+
+
+@pytest.fixture(scope="module")
+def any_house() -> Iterator[tuple[FaultyServer, OpenAIAgent]]:
+    with FaultyServer() as house, agent_on(house, max_retries=0, give_up_after=10**9) as agent:
+        yield house, agent
+
+
+@settings(max_examples=100)
+@given(tree=BODIES, status=st.sampled_from([200, 200, 200, 500, 429]))
+def test_whatever_json_comes_there_is_a_reply_or_a_reason(
+    any_house: tuple[FaultyServer, OpenAIAgent], tree: object, status: int
+) -> None:
+    house, agent = any_house
+    body = json.dumps(tree).encode()
+    house.script.append(lambda request: request.send(status, body))
+    before = agent.usage
+    (reply,) = agent.act([make_turn()])
+    assert isinstance(reply.text, str) and (reply.stop is None or not reply.stop.terminated)
+    assert agent.usage.requests == before.requests + 1
+    assert agent.usage.replies + agent.usage.failures == before.replies + before.failures + 1
+    assert (reply.stop is StopReason.NO_REPLY) == (agent.usage.failures > before.failures)
+    reply.text.encode()
+
+
+def test_usage_of_a_good_reply_is_what_the_server_says() -> None:
+    with FaultyServer() as house, agent_on(house) as agent:
+        agent.act([make_turn()])
+        seconds = agent.usage.seconds
+    assert agent.usage == Usage(
+        replies=1, requests=1, prompt_tokens=100, cached_tokens=60, completion_tokens=7, seconds=seconds
+    )
+    assert USAGE["prompt_tokens"] == 100 and seconds > 0
