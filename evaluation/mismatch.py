@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Two readings over some tokens. Those that a reading finds impossible are only counted, and enter no figure."""
 
@@ -44,17 +44,16 @@ class Figures:
 def figures(log_ratio_T: Array) -> Figures:
     """Of log rho of at least one token, [T]."""
     finite_T = log_ratio_T[np.isfinite(log_ratio_T)]
-    counts = {"tokens": len(log_ratio_T), "impossible": len(log_ratio_T) - len(finite_T)}
+    counts = (len(log_ratio_T), len(log_ratio_T) - len(finite_T))
     if not len(finite_T):
-        nothing = dict.fromkeys(Figures.__slots__, float("nan"))
-        return Figures(**(nothing | counts))
+        return Figures(*counts, *[float("nan")] * 8)
     gap_T = np.abs(finite_T)
     with np.errstate(over="ignore"):  # raw means raw: a ratio beyond all floats is infinite
         ratio_T = np.exp(finite_T)
         kl_k3 = float((np.expm1(finite_T) - finite_T).mean())
     scaled_T = np.exp(finite_T - finite_T.max())  # the same share, without an overflow
     return Figures(
-        **counts,
+        *counts,
         gap_mean=float(gap_T.mean()),
         gap_p99=float(np.quantile(gap_T, 0.99)),
         gap_max=float(gap_T.max()),

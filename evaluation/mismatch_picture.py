@@ -1,6 +1,6 @@
 """The picture of a mismatch: a histogram of the raw ratio for each pair of readings and each class of token.
 
-Both axes are logarithmic. The ratio's is drawn as log rho, from rounding (1e-7) on both sides of 0 to what spoils a
+Both axes are logarithmic. The ratio's is drawn as log rho, from rounding (1e-8) on both sides of 0 to what spoils a
 run (1 and more); the band is what rounding explains on average.
 """
 
@@ -18,9 +18,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from visualzoom.evaluation.mismatch import Array, Pair
 from visualzoom.evaluation.token_classes import TokenClass, Tokens
 
-LEAST = 1e-7
+LEAST = 1e-8
 """Log ratios nearer to 0 are drawn at 0."""
-BINS_A_SIDE = 36
+DECADES = 8
+"""From there to a log ratio of 1."""
+BINS_A_SIDE = 40
 INSIDE, OUTSIDE, BAND = "#1f6fb4", "#c8401f", "#e3ead9"
 
 
@@ -48,6 +50,9 @@ def draw_ratios(pairs: Sequence[Pair], tokens: Tokens, path: Path, *, limit: flo
             if row == len(pairs) - 1:
                 axes.set_xlabel("log ratio, nats", fontsize=9)
         grid[row, 0].set_ylabel(f"{pair.other}\nover {pair.base}\ntokens", fontsize=9)
+    for axes in grid.flat:
+        axes.set_ylim(0.7, 8 * max(10.0, axes.get_ylim()[1]))  # room for the words; the axes share it
+        break
     figure.suptitle(title, fontsize=11)
     fresh = path.with_suffix(".tmp.png")
     figure.savefig(fresh, dpi=110)
@@ -77,10 +82,9 @@ def _histogram(axes: Axes, log_ratio_N: Array, *, limit: float, most: float) -> 
     colours = [INSIDE if abs(middle) <= edge else OUTSIDE for middle in middles]
     axes.bar(middles, counts, width=np.diff(edges), color=colours)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.7)
     axes.set_xlim(-end, end)
     powers = range(-6, round(np.log10(most)) + 1, 3)
-    ticks = [sign * (power + 7) for power in powers for sign in (-1, 1)]
+    ticks = [sign * (power + DECADES) for power in powers for sign in (-1, 1)]
     axes.xaxis.set_major_locator(FixedLocator(sorted([0, *ticks])))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
@@ -94,4 +98,4 @@ def _histogram(axes: Axes, log_ratio_N: Array, *, limit: float, most: float) -> 
 
 def _tick(place: float, _position: int) -> str:
     """The log ratio that stands at a place of the bent axis."""
-    return "0" if place == 0 else f"{'-' if place < 0 else ''}1e{round(abs(place)) - 7}"
+    return "0" if place == 0 else f"{'-' if place < 0 else ''}1e{round(abs(place)) - DECADES}"

@@ -202,7 +202,8 @@ def _export(arguments: Sequence[str]) -> int:
 
 
 def _mismatch(arguments: Sequence[str]) -> int:
-    from visualzoom.training.mismatch import MismatchConfig, run_mismatch
+    from visualzoom.training.mismatch import run_mismatch
+    from visualzoom.training.mismatch_config import MismatchConfig
 
     return run_mismatch(_parse(MismatchConfig, "mismatch", arguments))
 

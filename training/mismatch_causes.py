@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
 from visualzoom.agents.model import VLModel
 from visualzoom.evaluation.mismatch import Onset
-from visualzoom.training.mismatch_readings import Given, Logprobs, padded, vllm
+from visualzoom.training.mismatch_readings import Given, Logprobs, learner_passes, padded, vllm
 
 EPISODES_TRIED = 8
 """Those that differ most."""
@@ -115,8 +115,13 @@ Trial = Iterator[tuple[str, float]]
 def _temperature(case: Case) -> Trial:
     """The temperature under which the learner is nearest to the target, by golden section on its logarithm."""
 
+    passes = list(learner_passes(case.given, case.ledgers, layout="plain"))
+    logprobs_T = np.empty(len(case.target_T))
+
     def gap(log_temperature: float) -> float:
-        return case.gap(padded(replace(case.given, temperature=math.exp(log_temperature)), case.ledgers))
+        for places, head in passes:
+            logprobs_T[places] = head(math.exp(log_temperature))
+        return case.gap(logprobs_T)
 
     low, high = map(math.log, TEMPERATURES)
     share = (math.sqrt(5) - 1) / 2

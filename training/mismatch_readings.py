@@ -2,12 +2,12 @@
 
 Law: a reading gives one log-probability for each sampled token, episode after episode in order, of the distribution at
 the temperature that it is given, without the tokens that are never sampled. It changes no weight and draws nothing.
-`READINGS` in mismatch.py names them; `module:function` is one of your own.
+`READINGS` in mismatch_config.py names them; `module:function` is one of your own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -95,26 +95,35 @@ def vllm(given: Given, ledgers: Sequence[TokenLedger]) -> Logprobs:
     return _flat(score(given.open_engine(), ledgers, given.temperature, given.on_progress))
 
 
-@torch.no_grad()
 def learner_logprobs(given: Given, ledgers: Sequence[TokenLedger], *, layout: Layout) -> Logprobs:
     """What `Learner.logprobs` computes, bit for bit, without an optimizer and its copies of the weights."""
+    logprobs_T = np.empty(sum(ledger.num_sampled for ledger in ledgers))
+    for places, head in learner_passes(given, ledgers, layout=layout):
+        logprobs_T[places] = head(given.temperature)
+        if given.on_progress is not None:
+            given.on_progress(len(places))
+    return logprobs_T
+
+
+def learner_passes(
+    given: Given, ledgers: Sequence[TokenLedger], *, layout: Layout
+) -> Iterator[tuple[NDArray[np.int64], Callable[[float], Logprobs]]]:
+    """For each pass of the learner its places in [T], and their log-probabilities at any temperature."""
     batch = pack(ledgers, [0.0] * len(ledgers), [0] * len(ledgers))
     banned_N = torch.tensor(sorted(given.banned_ids), dtype=torch.int64, device=given.model.device)
     reader = Reader(given.model, budget_tokens=given.budget_tokens, reading=layout)
-    logprobs_T = np.empty(batch.num_actions)
-    for one in reader.passes(batch.stems):
-        hidden_AD = reader.hidden(one)
-        logprobs_A, _ = given.model.chosen_logprobs(
-            hidden_AD,
-            batch.token_T[one.action_A].to(hidden_AD.device),
-            banned_N=banned_N,
-            temperature=given.temperature,
-            chunk_elements=HEAD_ELEMENTS,
-        )
-        logprobs_T[one.action_A.cpu().numpy()] = logprobs_A.cpu().double().numpy()
-        if given.on_progress is not None:
-            given.on_progress(len(one.action_A))
-    return logprobs_T
+    with torch.no_grad():
+        for one in reader.passes(batch.stems):
+            hidden_AD = reader.hidden(one)
+            token_A = batch.token_T[one.action_A].to(hidden_AD.device)
+
+            def head(temperature: float, hidden_AD: Tensor = hidden_AD, token_A: Tensor = token_A) -> Logprobs:
+                logprobs_A, _ = given.model.chosen_logprobs(
+                    hidden_AD, token_A, banned_N=banned_N, temperature=temperature, chunk_elements=HEAD_ELEMENTS
+                )
+                return logprobs_A.detach().cpu().double().numpy()
+
+            yield one.action_A.cpu().numpy(), head
 
 
 def _stock_row(given: Given, ledger: TokenLedger, ban_V: Tensor) -> Logprobs:
