@@ -7,6 +7,7 @@ reading finds impossible is counted and makes the verdict bad. Plain arrays: no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from visualzoom.evaluation.token_classes import TokenClass, Tokens
 
 LEAST_TOKENS = 8
-"""A share of the tokens is judged by itself if it has as many; the mean of fewer says little in half precision."""
+"""A share of the tokens is judged by itself if it has as many."""
+STEADY_TOKENS = 64
+"""The mean of fewer strays: it may be sqrt(64 / tokens) times as large."""
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -105,7 +108,7 @@ def compare(base: str, other: str, readings: Mapping[str, Array], tokens: Tokens
         other: Name of the other one.
         readings: log pi of each, [T].
         tokens: What each token is.
-        limit: Largest mean gap in nats that rounding explains, of all tokens and of any share of them.
+        limit: Largest mean gap in nats that rounding explains, of all tokens and of any class, turn or episode.
     """
     with np.errstate(invalid="ignore"):  # impossible under both: not a number, which counts as impossible
         log_ratio_T = readings[other] - readings[base]
@@ -153,7 +156,8 @@ def _out(log_ratio_T: Array, tokens: Tokens, limit: float) -> Mask | None:
     found = np.zeros(len(log_ratio_T), dtype=bool)
     for share in shares(tokens):
         gap_S = np.abs(log_ratio_T[share])
-        if not np.isfinite(gap_S).all() or gap_S.mean() > limit:
+        allowed = limit * max(1.0, math.sqrt(STEADY_TOKENS / len(gap_S)))
+        if not np.isfinite(gap_S).all() or gap_S.mean() > allowed:
             found |= share
     return found if found.any() else None
 
