@@ -14,7 +14,7 @@ from visualzoom.agents.ledger import TokenLedger
 from visualzoom.evaluation.mismatch import Pair, compare, groups_of
 from visualzoom.evaluation.token_classes import Tokens
 from visualzoom.training.canary import MOST_MEAN_GAP
-from visualzoom.training.mismatch_causes import case_of, cause_of, place_hint
+from visualzoom.training.mismatch_causes import case_of, cause_of, gaps, place_hint
 from visualzoom.training.mismatch_readings import Given, Logprobs, Reading, padded, sampled
 from visualzoom.training.mismatch_report import SAMPLED, Report
 
@@ -120,12 +120,7 @@ def _explained(
 
 def _target(pair: Pair, found: Mapping[str, Logprobs], learner_T: Logprobs) -> str:
     """Of the two that disagree the one that is farther from the learner."""
-    with np.errstate(invalid="ignore"):
-        gaps = {
-            name: float(np.nan_to_num(np.abs(found[name] - learner_T), nan=np.inf).mean())
-            for name in (pair.base, pair.other)
-        }
-    return max(gaps, key=lambda name: gaps[name])
+    return max((pair.base, pair.other), key=lambda name: gaps(found[name], learner_T).mean())
 
 
 def _checked(name: str, logprobs_T: object, num_tokens: int) -> Logprobs:

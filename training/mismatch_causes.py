@@ -51,7 +51,7 @@ class Case:
 
     def gap(self, logprobs_T: Logprobs) -> float:
         """Mean distance to the target."""
-        return _mean_gap(logprobs_T, self.target_T)
+        return float(gaps(logprobs_T, self.target_T).mean())
 
 
 def case_of(
@@ -66,8 +66,7 @@ def case_of(
     limit: float,
 ) -> Case:
     """The episodes that differ most of two readings of all of them."""
-    with np.errstate(invalid="ignore"):
-        gap_T = np.nan_to_num(np.abs(target_T - learner_T), nan=np.inf, posinf=np.inf)
+    gap_T = gaps(target_T, learner_T)
     order = sorted(np.unique(episode_T), key=lambda episode: -gap_T[episode_T == episode].mean())
     chosen = sorted(order[:EPISODES_TRIED])
     kept = np.isin(episode_T, chosen)
@@ -222,7 +221,7 @@ def _fresh_caches(case: Case) -> Trial:
     policy = case.given.open_engine()
 
     def now() -> float:
-        return _mean_gap(vllm(case.given, case.ledgers), case.learner_T)
+        return float(gaps(vllm(case.given, case.ledgers), case.learner_T).mean())
 
     if now() <= case.limit:
         yield "vLLM, asked again now, agrees with the learner: its weights or caches were others when it sampled", now()
@@ -245,7 +244,8 @@ TRIALS: Mapping[str, Callable[[Case], Trial]] = {
 }
 
 
-def _mean_gap(one_T: Logprobs, other_T: Logprobs) -> float:
+def gaps(one_T: Logprobs, other_T: Logprobs) -> Logprobs:
+    """|difference|, [T]; infinite where a token is impossible for one of them or for both."""
     with np.errstate(invalid="ignore"):
         gap_T = np.abs(one_T - other_T)
-    return float(np.nan_to_num(gap_T, nan=np.inf, posinf=np.inf).mean())
+    return np.where(np.isnan(gap_T), np.inf, gap_T)

@@ -106,6 +106,8 @@ class Report:
         return {
             "agrees": self.agrees,
             "verdict": self.verdict,
+            "cause": self.cause,
+            "hint": self.hint,
             "readings": list(self.names),
             "groups": [list(group) for group in self.groups],
             "episodes": self.episodes,

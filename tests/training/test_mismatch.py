@@ -18,6 +18,7 @@ from torch import Tensor
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.records import Completion, GenerateRequest, Sampling
+from visualzoom.agents.replies import replies_of
 from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.evaluation.token_classes import TokenClass
@@ -78,7 +79,8 @@ def clean() -> Episodes:
 
 
 def given_of(opened: OpenModel, **fields: Any) -> Given:
-    return Given(model=opened.model, stop_ids=opened.renderer.stop_ids, banned_ids=opened.renderer.banned_ids, **fields)
+    usual = {"stop_ids": opened.renderer.stop_ids, "banned_ids": opened.renderer.banned_ids}
+    return Given(model=opened.model, **(usual | fields))
 
 
 def report_of(
@@ -176,7 +178,8 @@ def test_wrong_positions_of_sampler_and_learner_alike_are_found(
 
 def test_wrong_positions_of_the_sampler_are_found(opened: OpenModel) -> None:
     class OneAxis(VLModel):
-        positions = one_axis
+        def positions(self, num_tokens: int, spans: Sequence[ImageSpan]) -> NDArray[np.int64]:
+            return one_axis(self, num_tokens, spans)
 
     model = OneAxis(opened.model.module)
     model.shape = opened.model.shape
@@ -239,6 +242,16 @@ def test_an_image_in_another_s_place_is_found_in_its_episode(opened: OpenModel) 
     report = report_of(opened, episodes, [swapped, *others])
     assert report.groups == (("sampled",), LEARNER)
     assert "is in 1 of 24 episodes" in report.verdict
+
+
+def test_a_token_that_only_the_learner_forbids_is_found(opened: OpenModel) -> None:
+    episodes = clean()
+    said = [ledger.token_ids[reply.start] for ledger in episodes.ledgers for reply in replies_of(ledger)]
+    forbidden = (*opened.renderer.banned_ids, max(said, key=said.count))
+    report = report_of(opened, episodes, banned_ids=forbidden)
+    assert report.worst.whole.impossible > 0
+    assert "tokens are impossible for one of the two" in report.verdict
+    assert "without the ban on tokens that must not be sampled the learner agrees" in report.verdict
 
 
 def test_a_head_in_half_precision_is_found(opened: OpenModel) -> None:
