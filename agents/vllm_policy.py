@@ -112,6 +112,11 @@ class VLLMPolicy:
         return self._version
 
     @property
+    def engine(self) -> LLMEngine:
+        """For what a policy has no word for: see vllm_scoring.py."""
+        return self._engine
+
+    @property
     def prefix_hit_rate(self) -> float:
         """Share of the tokens sent that had been read before."""
         return self.num_cached_tokens / max(1, self.num_prompt_tokens)
@@ -144,10 +149,14 @@ class VLLMPolicy:
         for request in requests:
             if request.episode_id in self._running:
                 raise RuntimeError(f"episode {request.episode_id!r} has a reply under way; collect or release it first")
-            prompt = self._engine.renderer.render_cmpl([_prompt(request.ledger)])[0]
-            _check_read(request.ledger, prompt["prompt_token_ids"])
-            self._engine.add_request(request.episode_id, prompt, self._params(request, sampling))
+            self._engine.add_request(request.episode_id, self.rendered(request.ledger), self._params(request, sampling))
             self._running[request.episode_id] = _Running(request=request)
+
+    def rendered(self, ledger: TokenLedger) -> Any:
+        """A history as the engine takes it; what it is going to read has been compared with the ledger."""
+        prompt = self._engine.renderer.render_cmpl([_prompt(ledger)])[0]
+        _check_read(ledger, prompt["prompt_token_ids"])
+        return prompt
 
     def collect(self) -> dict[str, Completion]:
         """One step of the engine, a token for each reply under way; those that it ended."""

@@ -1,4 +1,4 @@
-"""The command line: `visualzoom train | eval | ask | play | export | check | pretrain`.
+"""The command line: `visualzoom train | eval | ask | play | mismatch | export | check | pretrain`.
 
 Law: whatever the user gets wrong ends with one clear message on standard error and exit code 2, without a traceback
 and with nothing lost. Each command imports what it needs when it runs: `play`, `check` and every `--help` but that of
@@ -33,6 +33,7 @@ commands:
   eval       measure a model on tasks that it has not seen
   ask        ask a question on your own picture and see where the model looks
   play       step the environment yourself, or watch the oracle
+  mismatch   score the same sampled tokens in several ways: do sampler and learner agree, and if not, where?
   export     write a trained model as whole weights that open without us; merges adapters
   check      search for an input that breaks a law: of a tool, an environment, a protocol or an agent
   pretrain   make the built-in model again, from nothing
@@ -47,6 +48,7 @@ commands:
   visualzoom ask photo.jpg "What does the sign say?" --model Qwen/Qwen2.5-VL-3B-Instruct
   visualzoom eval --api http://localhost:8000/v1 --api-model Qwen/Qwen2.5-VL-7B-Instruct
   visualzoom play --agent oracle --tasks sign
+  visualzoom mismatch --engine vllm --out mismatch
   visualzoom check own_tool:Mirror"""
 BAD_USAGE = 2
 EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api"}
@@ -203,6 +205,13 @@ def _export(arguments: Sequence[str]) -> int:
     return run_export(_parse(ExportConfig, "export", arguments))
 
 
+def _mismatch(arguments: Sequence[str]) -> int:
+    from visualzoom.training.mismatch import run_mismatch
+    from visualzoom.training.mismatch_config import MismatchConfig
+
+    return run_mismatch(_parse(MismatchConfig, "mismatch", arguments))
+
+
 def _check(arguments: Sequence[str]) -> int:
     from visualzoom.training.checking import CheckConfig, run_check
 
@@ -221,6 +230,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": _eval,
     "ask": _ask,
     "play": _play,
+    "mismatch": _mismatch,
     "export": _export,
     "check": _check,
     "pretrain": _pretrain,

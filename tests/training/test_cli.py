@@ -161,7 +161,7 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path, capsys: pytest.Ca
     assert len(unseen(500, source)) == 1 and len(unseen(500, open_source(WorldConfig()))) == 500
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "ask", "play", "export"])
+@pytest.mark.parametrize("command", ["train", "eval", "ask", "play", "mismatch", "export"])
 def test_help_names_every_flag_with_what_it_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(command, "--help") == 0
     assert "--" in capsys.readouterr().out
