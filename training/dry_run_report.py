@@ -14,7 +14,7 @@ import torch
 from visualzoom.agents.chat import Renderer, open_renderer
 from visualzoom.training.config import TrainConfig
 from visualzoom.training.dry_run import GIB, DryRun
-from visualzoom.training.memory import Footprint, Part, Place, footprint
+from visualzoom.training.memory import UPDATE, Footprint, Part, Place, footprint
 from visualzoom.training.memory_advice import find_flags
 from visualzoom.training.memory_episode import Words, count_words, episode_sizes
 from visualzoom.training.memory_model import bare_model, config_folder, stored_weights
@@ -161,7 +161,7 @@ def _table(plan: Plan) -> list[str]:
         "sampler": f"sampler ({engine}), on the same",
         "host": "in the host's memory" if held.on_gpu else "beside them",
     }
-    lines = [f"{'':44}{'GB':>8}  {'when':8}  known"]
+    lines = [f"{'':44}{'GB':>8}  {'when':14}  known"]
     for place, title in titles.items():
         lines += [title, *(_line(part) for part in held.parts if part.place == place and part.num_bytes)]
     peak, when = held.peak()
@@ -173,7 +173,8 @@ def _table(plan: Plan) -> list[str]:
 
 
 def _line(part: Part) -> str:
-    return f"  {part.name:42}{_gb(part.num_bytes):>8}  {part.when:8}  {part.known}"
+    when = {(): "always", UPDATE: "update"}.get(part.phases, ", ".join(part.phases))
+    return f"  {part.name:42}{_gb(part.num_bytes):>8}  {when:14}  {part.known}"
 
 
 def _kept(plan: Plan) -> str:

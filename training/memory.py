@@ -1,14 +1,15 @@
 """What a run needs of each memory, part by part, and when: on the learner's device, on the sampler's, in the host's.
 
-Parts of one phase are alive together; the peak of a device is what always stands there and the larger of rollout and
-update. States are exact; caches are bounds; activations and what libraries take for themselves are estimates, and each
-part says which it is. The formulas are in memory_states.py, memory_pass.py and memory_sampler.py.
+Parts of one phase are alive together, and the peak of a device is the largest sum of a phase. An update has three: the
+head while all activations are kept, the layers on the way back, and the gradients when the activations are gone.
+States are exact; caches are bounds; activations and what libraries take for themselves are estimates, and each part
+says which it is. The formulas are in memory_states.py, memory_pass.py and memory_sampler.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from visualzoom.agents.model import VLModel
 from visualzoom.training.config import TrainConfig
@@ -19,9 +20,11 @@ from visualzoom.training.memory_sampler import GIB, SamplerBytes, engine_sampler
 from visualzoom.training.memory_states import States, count_states
 
 Place = Literal["learner", "sampler", "host"]
-When = Literal["always", "rollout", "update", "loading", "publish"]
+Phase = Literal["rollout", "head", "layers", "gradients", "loading", "publish"]
 Known = Literal["exact", "at most", "estimate"]
 
+UPDATE: tuple[Phase, ...] = ("head", "layers", "gradients")
+PASS: tuple[Phase, ...] = ("head", "layers")
 CUDA_BYTES = GIB
 """Of a CUDA context and the work spaces of its libraries. A guess until it has been measured on a GPU."""
 GAPS = 0.05
@@ -38,7 +41,8 @@ class Part:
     name: str
     place: Place
     num_bytes: int
-    when: When = "always"
+    phases: tuple[Phase, ...] = ()
+    """In which it is held; none named: always."""
     known: Known = "exact"
 
 
@@ -56,16 +60,15 @@ class Footprint:
     checkpoint_bytes: int
     """On disk, for each that is kept."""
 
-    def peak(self, *, of_host: bool = False) -> tuple[int, When]:
+    def peak(self, *, of_host: bool = False) -> tuple[int, Phase]:
         """The most that is held at once on a device, or in the host's memory, and when. Without a GPU they are one."""
+        sums: dict[Phase, int] = {phase: self._held(phase, of_host=of_host) for phase in get_args(Phase)}
+        phase = max(sums, key=lambda phase: sums[phase])
+        return sums[phase], phase
+
+    def _held(self, phase: Phase, *, of_host: bool) -> int:
         here = [part for part in self.parts if not self.on_gpu or (part.place == "host") == of_host]
-        always = sum(part.num_bytes for part in here if part.when == "always")
-        phases: dict[When, int] = {"always": 0}
-        for part in here:
-            if part.when != "always":
-                phases[part.when] = phases.get(part.when, 0) + part.num_bytes
-        most, when = max((num_bytes, when) for when, num_bytes in phases.items())
-        return always + most, when
+        return sum(part.num_bytes for part in here if not part.phases or phase in part.phases)
 
 
 def footprint(
@@ -105,10 +108,10 @@ def footprint(
         *_learner_parts(states, held, learner_gpus, model),
         *_vision_part(config, model, sizes),
         *_sampler_parts(config, sampler),
-        *_host_parts(config, sizes, states),
+        *_host_parts(config, sizes, states, model.shape.factor_px),
     ]
-    return Footprint(
-        parts=tuple([*parts, *_cuda_parts(parts)] if on_gpu else parts),
+    found = Footprint(
+        parts=tuple(parts),
         states=states,
         sizes=sizes,
         one_pass=one_pass,
@@ -117,15 +120,16 @@ def footprint(
         learner_gpus=learner_gpus,
         checkpoint_bytes=(states.adapter or states.weights) + states.copies + states.moments + states.critic,
     )
+    return replace(found, parts=(*found.parts, *_cuda_parts(found))) if on_gpu else found
 
 
 def _learner_parts(states: States, held: Activations, num_gpus: int, model: VLModel) -> list[Part]:
-    def state(name: str, num_bytes: int, when: When = "always") -> Part:
+    def state(name: str, num_bytes: int, *phases: Phase) -> Part:
         known: Known = "exact" if num_gpus == 1 else "estimate"
-        return Part(name=name, place="learner", num_bytes=-(-num_bytes // num_gpus), when=when, known=known)
+        return Part(name=name, place="learner", num_bytes=-(-num_bytes // num_gpus), phases=phases, known=known)
 
-    def passing(name: str, num_bytes: int) -> Part:
-        return Part(name=name, place="learner", num_bytes=num_bytes, when="update", known="estimate")
+    def passing(name: str, num_bytes: int, *phases: Phase) -> Part:
+        return Part(name=name, place="learner", num_bytes=num_bytes, phases=phases, known="estimate")
 
     parts = [
         state("weights", states.weights),
@@ -134,16 +138,16 @@ def _learner_parts(states: States, held: Activations, num_gpus: int, model: VLMo
         state("moments of AdamW", states.moments),
         state("reference policy", states.reference),
         state("critic", states.critic),
-        state("gradients, float32", states.gradients, "update"),
-        state("gradients of one pass, half precision", states.half_gradients, "update"),
-        passing("activations kept", held.layers),
-        passing("gradients under way", held.flying),
-        passing("images", held.tower),
-        passing("attention mask", held.mask),
-        passing("head, in chunks", held.head),
+        state("gradients, float32", states.gradients, *UPDATE),
+        state("gradients of one pass, half precision", states.half_gradients, "gradients"),
+        passing("activations kept", held.layers, *PASS),
+        passing("images", held.tower, *PASS),
+        passing("attention mask", held.mask, *PASS),
+        passing("head, in chunks", held.head, "head"),
+        passing("the layer that is gone back through", held.flying, "layers"),
     ]
     if num_gpus > 1:
-        parts.append(passing("layers gathered from the other GPUs", _gathered_bytes(model)))
+        parts.append(passing("layers gathered from the other GPUs", _gathered_bytes(model), *UPDATE))
     return parts
 
 
@@ -174,40 +178,36 @@ def _sampler(
 
 def _sampler_parts(config: TrainConfig, sampler: SamplerBytes) -> list[Part]:
     shares = config.policy.engine == "transformers"
-    when: When = "rollout" if shares else "always"
+    phases: tuple[Phase, ...] = ("rollout",) if shares else ()
     weights = Part(name="weights of its own", place="sampler", num_bytes=sampler.weights)
-    cache = Part(name="keys and values", place="sampler", num_bytes=max(0, sampler.cache), when=when, known="at most")
-    work = Part(name="reading and drawing", place="sampler", num_bytes=sampler.work, when=when, known="estimate")
+    cache = Part(
+        name="keys and values", place="sampler", num_bytes=max(0, sampler.cache), phases=phases, known="at most"
+    )
+    work = Part(name="reading and drawing", place="sampler", num_bytes=sampler.work, phases=phases, known="estimate")
     return [weights, cache, work]
 
 
-def _host_parts(config: TrainConfig, sizes: EpisodeSizes, states: States) -> list[Part]:
-    world, on_gpu = config.world, config.machine.device == "cuda"
-    crops = config.world.crop_max_px * min(world.max_images - 1, world.max_turns - 1)
-    pixels = sizes.tasks * world.view_max_px + sizes.num_episodes * crops
+def _host_parts(config: TrainConfig, sizes: EpisodeSizes, states: States, factor_px: int) -> list[Part]:
+    on_gpu = config.machine.device == "cuda"
+    pixels = (sizes.tasks * sizes.view + sizes.num_episodes * sizes.crops) * factor_px**2
     parts = [
         Part(name="the process", place="host", num_bytes=PROCESS_BYTES[config.machine.device], known="estimate"),
         Part(name="pictures as shown", place="host", num_bytes=CHANNELS * pixels, known="at most"),
     ]
     if on_gpu:
-        read = Part(name="weights on their way to the GPU", place="host", num_bytes=states.weights, when="loading")
+        read = Part(name="weights on their way to the GPU", place="host", num_bytes=states.weights, phases=("loading",))
         parts.append(read)
     if config.policy.engine == "vllm":
         sent = publish_bytes(states.weights, on_gpu=on_gpu)
-        parts.append(Part(name="weights on their way to vLLM", place="host", num_bytes=sent, when="publish"))
+        parts.append(Part(name="weights on their way to vLLM", place="host", num_bytes=sent, phases=("publish",)))
     return parts
 
 
-def _cuda_parts(parts: list[Part]) -> list[Part]:
+def _cuda_parts(held: Footprint) -> list[Part]:
     """What CUDA and its allocator take for themselves; vLLM's share is for all that is its own."""
-    context = Part(name="CUDA itself", place="learner", num_bytes=CUDA_BYTES, known="estimate")
-    gaps = [
-        replace(part, name="gaps", num_bytes=int(GAPS * part.num_bytes), known="estimate")
-        for part in parts
-        if part.place != "host" and not (part.place == "sampler" and part.when == "always")
+    engine = sum(part.num_bytes for part in held.parts if part.place == "sampler" and not part.phases)
+    gaps = int(GAPS * (held.peak()[0] - engine))
+    return [
+        Part(name="CUDA itself", place="learner", num_bytes=CUDA_BYTES, known="estimate"),
+        Part(name="gaps of the allocator", place="learner", num_bytes=gaps, known="estimate"),
     ]
-    merged: dict[tuple[Place, When], Part] = {}
-    for gap in gaps:
-        at = (gap.place, gap.when)
-        merged[at] = replace(gap, num_bytes=gap.num_bytes + (merged[at].num_bytes if at in merged else 0))
-    return [context, *(replace(gap, name="gaps of the allocator") for gap in merged.values())]

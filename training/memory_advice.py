@@ -28,7 +28,7 @@ def find_flags(config: TrainConfig, fits: Callable[[TrainConfig], bool]) -> list
         named = flag.text.split()[0]
         taken = [*(one for one in taken if one.text.split()[0] != named), flag]
         if _fits(config, taken, fits):
-            for one in list(taken):
+            for one in list(reversed(taken)):  # what costs most is left out first
                 fewer = [other for other in taken if other is not one]
                 if _fits(config, fewer, fits):
                     taken = fewer
@@ -60,6 +60,10 @@ def _flags(config: TrainConfig) -> list[Flag]:
     ]
     if learn.vision_cache_gb > 2:
         flags.append(_learn("--vision-cache-gb 2", vision_cache_gb=2.0))
+    if not learn.freeze_vision:
+        flags.append(_learn("--freeze-vision", freeze_vision=True))
+    if not learn.lora_rank:
+        flags.append(_learn("--lora-rank 16", lora_rank=16))
     if policy.engine == "vllm" and config.machine.device == "cuda":
         shares = (0.4, 0.35, 0.3, 0.25, 0.2)
         flags += [
@@ -67,10 +71,6 @@ def _flags(config: TrainConfig) -> list[Flag]:
             for share in shares
             if share < policy.engine_gpu_share
         ]
-    if not learn.freeze_vision:
-        flags.append(_learn("--freeze-vision", freeze_vision=True))
-    if not learn.lora_rank:
-        flags.append(_learn("--lora-rank 16", lora_rank=16))
     return flags
 
 

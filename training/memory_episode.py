@@ -55,6 +55,8 @@ class EpisodeSizes:
     """Of all later pictures."""
     later: int
     """Of the words between replies."""
+    look: int
+    """What one turn adds to read: its pictures and its words."""
     tasks: int
     group: int
 
@@ -126,7 +128,8 @@ def episode_sizes(config: TrainConfig, words: Words, *, factor_px: int) -> Episo
     view, crop = (most_px // factor_px**2 for most_px in (world.view_max_px, world.crop_max_px))
     prompt = min(view + words.first + SLACK_TOKENS, policy.max_context_tokens)
     replies, looks = policy.max_tokens * world.max_turns, world.max_turns - 1
-    crops = min(world.max_images - 1, looks * (MAX_CALLS if words.many_calls else 1))
+    each = MAX_CALLS if words.many_calls else 1
+    crops = min(world.max_images - 1, looks * each)
     later = looks * (words.later + SLACK_TOKENS)
     longest = min(prompt + replies + later + crops * crop, policy.max_context_tokens)
     return EpisodeSizes(
@@ -137,6 +140,7 @@ def episode_sizes(config: TrainConfig, words: Words, *, factor_px: int) -> Episo
         crops=min(crops * crop, longest - prompt),
         later=min(later, longest - prompt),
         longest=longest,
+        look=min(each, crops) * crop + words.later + SLACK_TOKENS,
         tasks=config.learn.tasks_per_step,
         group=config.learn.group_size,
     )

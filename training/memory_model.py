@@ -49,8 +49,8 @@ def config_folder(config: TrainConfig) -> Path:
         if folder is not None and (folder / "config.json").is_file():
             return folder
     raise UsageError(
-        f"--model {config.model}: its config.json is not on this disk, and a dry run fetches nothing: neither number nor "
-        f"shapes of its weights can be known. Give a folder with a config.json, or fetch that one file: "
+        f"--model {config.model}: its config.json is not on this disk, and a dry run fetches nothing: neither number "
+        f"nor shapes of its weights can be known. Give a folder with a config.json, or fetch that one file: "
         f"hf download {config.model} config.json"
     )
 

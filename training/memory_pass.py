@@ -4,7 +4,7 @@ Counted by reading the models' forward: of each product the factor that the othe
 input in float32. With D the hidden size, I that of the MLP, Q and K all query and all key heads together, b bytes of
 the dtype, a token of a decoder layer leaves
 
-    two norms  2 (4 + 2 b) D      query, two results  3 Q b      MLP  4 I b      keys and values  2 K b for each place
+    two norms  2 (4 + 2 b) D      query, results  3 Q b      MLP  4 I b      keys and values  2 K b for each place
 
 (cf. arXiv 2205.05198, section 4, for another block). With layers computed again only their inputs stay, D b each, and
 one whole layer at a time. The head makes two float32 tables of `head_elements`, and the gradient of its weights in
@@ -31,15 +31,17 @@ class Activations:
     layers: int
     """Of the language model, from the forward pass on."""
     flying: int
-    """Gradients within the layer that the backward pass is at; with it, that layer's own, if it is computed again."""
+    """In the layer that the backward pass is at: its gradients, and its activations if they are computed again. With
+    them, the gradient of the head in half precision."""
     tower: int
     """Of the vision tower, if it is trained; else the rows that it gives."""
     mask: int
     head: int
 
     @property
-    def total(self) -> int:
-        return self.layers + self.flying + self.tower + self.mask + self.head
+    def most(self) -> int:
+        """The head's backward pass comes before that of the layers."""
+        return self.layers + self.tower + self.mask + max(self.flying, self.head)
 
 
 def activations(
@@ -63,6 +65,8 @@ def activations(
     layer, inputs = _layer_bytes(model, sizes, device), text.hidden_size * item * sizes.tokens
     ends = inputs + _norm_bytes(model, text.hidden_size) * sizes.tokens  # embeddings, last norm
     flying = 3 * text.intermediate_size * item * sizes.tokens + 2 * inputs
+    if item < FLOAT_BYTES and model.module.lm_head.weight.requires_grad:
+        flying += model.vocabulary_size * text.hidden_size * item
     layers = ends + text.num_hidden_layers * (inputs if checkpoint_layers else layer)
     return Activations(
         layers=layers * (2 if separate_critic else 1),
@@ -78,7 +82,8 @@ def _layer_bytes(model: VLModel, sizes: PassSizes, device: str) -> int:
     text, item = model.module.config.get_text_config(), model.dtype.itemsize
     head_dim = model.language.layers[0].self_attn.head_dim
     query, key = text.num_attention_heads * head_dim, text.num_key_value_heads * head_dim
-    by_token = 2 * _norm_bytes(model, text.hidden_size) + item * (3 * query + 4 * text.intermediate_size)
+    kept = 3 if sizes.mask else 2  # where tails are put back in order, their results are there twice
+    by_token = 2 * _norm_bytes(model, text.hidden_size) + item * (kept * query + 4 * text.intermediate_size)
     by_token += FLOAT_BYTES * text.num_attention_heads  # the softmax's sums
     if model.module.config.model_type == "qwen3_vl":  # it norms queries and keys too, head by head
         by_token += (FLOAT_BYTES + item) * (query + key)

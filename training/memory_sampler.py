@@ -65,12 +65,14 @@ def shared_sampler(model: VLModel, sizes: EpisodeSizes, *, max_tokens: int) -> S
     slots = min(kept + batch, every) + 2 * batch
     rows = max(1, min(budget // max(1, min(sizes.prompt + max_tokens, sizes.longest)), sizes.num_episodes))
     at_once = max(1, min(budget // sizes.longest, sizes.num_episodes))
+    distinct = min(sizes.tasks, rows // sizes.group + 2)  # siblings stand next to each other, and are read once
+    read = max(distinct * sizes.prompt, rows * sizes.look)
     drawing = rows * model.vocabulary_size * DRAW_BYTES
     each = bytes_per_token(model)
     return SamplerBytes(
         weights=0,
         cache=slots * each,
-        work=_reading_bytes(model, rows * sizes.prompt) + _seeing_bytes(model, sizes, rows) + drawing,
+        work=_reading_bytes(model, read) + _seeing_bytes(model, sizes, read) + drawing,
         bytes_per_token=each,
         episodes_at_once=at_once,
         groups_at_once=at_once // sizes.group,
@@ -120,10 +122,10 @@ def _reading_bytes(model: VLModel, num_tokens: int) -> int:
     return int(num_tokens * (3 * text.intermediate_size * item + text.hidden_size * (3 * item + 2 * 4)))
 
 
-def _seeing_bytes(model: VLModel, sizes: EpisodeSizes, rows: int) -> int:
+def _seeing_bytes(model: VLModel, sizes: EpisodeSizes, num_tokens: int) -> int:
     """Of the vision tower: a frozen one reads one image after the other, another all that are new in a batch."""
     frozen = not any(parameter.requires_grad for parameter in model.visual.parameters())
-    return tower_work_bytes(model, sizes.picture * (1 if frozen else rows))
+    return tower_work_bytes(model, sizes.picture if frozen else num_tokens)
 
 
 def _default(name: str) -> int:
