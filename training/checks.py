@@ -53,11 +53,8 @@ def check_train(config: TrainConfig) -> None:
     for lack in lacks_of_machine(config):
         raise UsageError(lack)
     folder = model_folder(config.model) if config.resume is None else None  # a resumed run has its own checkpoint
-    if folder is not None and (folder / ADAPTER_CONFIG).is_file():
-        raise UsageError(
-            f"--model {config.model}: this is an adapter, and a new run begins with whole weights. Merge it first: "
-            f"visualzoom export --model {config.model} --out FOLDER, and then --model FOLDER; or go on with --resume"
-        )
+    if folder is not None:
+        refuse_adapter(config, folder)
     check_learning(config)
     if folder is not None:
         check_model(config, folder)
@@ -110,6 +107,19 @@ def check_learning(config: TrainConfig) -> Algorithm:
     _refuse_what_algorithm_lacks(config, algorithm)
     agent_class(config.agent)
     return algorithm
+
+
+def refuse_adapter(config: TrainConfig, folder: Path) -> None:
+    """A new run begins with whole weights.
+
+    Raises:
+        UsageError: The folder holds an adapter.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise UsageError(
+            f"--model {config.model}: this is an adapter, and a new run begins with whole weights. Merge it first: "
+            f"visualzoom export --model {config.model} --out FOLDER, and then --model FOLDER; or go on with --resume"
+        )
 
 
 def check_model(config: TrainConfig, folder: Path) -> None:

@@ -11,8 +11,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from visualzoom.training.checks import check_learning, check_names, lacks_of_machine
+from visualzoom.training.checks import check_learning, check_names, lacks_of_machine, refuse_adapter
 from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.models import named_folder
 
 CANT_FIT = 2
 GIB = 2**30
@@ -60,6 +61,9 @@ def dry_run(config: TrainConfig, asked: DryRun) -> int:
         UsageError: What `check_train` refuses; or nothing can be known of the model.
     """
     check_names(config)
+    folder = named_folder(config.model) if config.resume is None else None
+    if folder is not None:
+        refuse_adapter(config, folder)
     lacks = lacks_of_machine(config)
     with_critic = check_learning(config).needs_values
 

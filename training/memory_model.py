@@ -19,7 +19,7 @@ from transformers import AutoConfig
 from visualzoom.agents.adapter_folder import Base, base_of
 from visualzoom.agents.model import VLModel, family_of
 from visualzoom.training.config import LearnConfig, MachineConfig, TrainConfig, UsageError
-from visualzoom.training.models import named_folder
+from visualzoom.training.models import is_hub_id, model_folder, named_folder
 from visualzoom.training.trainable import adapt
 from visualzoom.training.world import user_errors
 
@@ -48,6 +48,8 @@ def config_folder(config: TrainConfig) -> Path:
             folder = Path(base.name) if base.is_folder else _cached(base.name, base.revision)
         if folder is not None and (folder / "config.json").is_file():
             return folder
+    if not is_hub_id(config.model):
+        model_folder(config.model)  # says what is near; asks no hub
     raise UsageError(
         f"--model {config.model}: its config.json is not on this disk, and a dry run fetches nothing: neither number "
         f"nor shapes of its weights can be known. Give a folder with a config.json, or fetch that one file: "

@@ -49,7 +49,7 @@ def model_folder(name: str) -> Path:
     folder = named_folder(name)
     if folder is not None:
         return _checked(folder)
-    if _HUB_ID.fullmatch(name):
+    if is_hub_id(name):
         return _checked(_from_hub(name))
     path = Path(name).expanduser()
     known = {BUILT_IN: None} | {str(entry): None for entry in _siblings(path)}
@@ -57,6 +57,11 @@ def model_folder(name: str) -> Path:
         f"--model {name}: no such model; give {BUILT_IN!r}, a folder with a checkpoint, a run folder, or a hub id such "
         f"as {HUB_EXAMPLE}.{nearest(name, known)}"
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it looks like one; a folder of that name comes first."""
+    return name != BUILT_IN and _HUB_ID.fullmatch(name) is not None
 
 
 def named_folder(name: str) -> Path | None:

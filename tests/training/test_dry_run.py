@@ -23,7 +23,7 @@ THREE, SEVEN = (str(SHAPES / f"qwen2_5_vl_{size}") for size in ("3b", "7b"))
 LARGE = (
     *("--device", "cuda", "--dtype", "bfloat16", "--freeze-vision", "--view-max-px", "802816"),
     *("--crop-max-px", "401408", "--max-turns", "4", "--max-tokens", "512", "--max-context-tokens", "8192"),
-    *("--tasks-per-step", "16", "--micro-batch-tokens", "16384"),
+    *("--tasks-per-step", "16", "--micro-batch-tokens", "16384", "--checkpoint-layers"),
 )
 
 
@@ -52,7 +52,8 @@ def test_the_default_run_fits_and_nothing_is_written(
     [
         ["--algorithm", "grop"],
         ["--tasks", "digt"],
-        ["--model", "/tmp/nothing-there", "--data", "absent.jsonl"],
+        ["--model", "tinny"],
+        ["--model", "tinny", "--data", "absent.jsonl"],
         ["--lora-rank", "2", "--lora-targets", "q_porj"],
         ["--freeze", "model.vision.*"],
         ["--group-size", "1"],
