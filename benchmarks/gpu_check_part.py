@@ -15,7 +15,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import visualzoom.agents  # noqa: F401, I001  first: beside a CPU build of torch it mends torchvision for transformers
+import visualzoom.agents  # noqa: F401  first: beside a CPU build of torch it mends torchvision for transformers
+
+# isort: split
 import torch
 from learner_cuda import TINY, Machine, Shape, measure
 from transformers import Qwen2_5_VLForConditionalGeneration

@@ -45,9 +45,9 @@ LARGE = replace(
     vocabulary=8000,
     hidden_size=512,
     intermediate_size=2752,
-    layers=4,
+    layers=3,
     heads=8,
-    prompt_tokens=400,
+    prompt_tokens=300,
     reply_tokens=100,
     siblings=4,
 )
