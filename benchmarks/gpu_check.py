@@ -203,11 +203,10 @@ def check(asked: Asked) -> Table:
     done.try_part("train, all weights", lambda: trained("full", asked))
     done.try_part("train, adapter", lambda: with_package("peft", lambda: trained("adapter", asked, *adapter)))
     engine = ("--engine", "vllm", *asked.vllm_flags)
-    for step, more in (("vLLM, all weights", ()), ("vLLM, adapter", adapter)):
-        name = step.replace(", ", "-").replace(" ", "-")
-        done.try_part(
-            step, lambda name=name, more=more: with_package("vllm", lambda: trained(name, asked, *engine, *more))
-        )
+    done.try_part("vLLM, all weights", lambda: with_package("vllm", lambda: trained("vllm-full", asked, *engine)))
+    done.try_part(
+        "vLLM, adapter", lambda: with_package("vllm", lambda: trained("vllm-adapter", asked, *engine, *adapter))
+    )
     return done
 
 

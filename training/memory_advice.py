@@ -20,20 +20,35 @@ class Flag:
     text: str
     change: Change
 
+    @property
+    def name(self) -> str:
+        return self.text.split()[0]
+
 
 def find_flags(config: TrainConfig, fits: Callable[[TrainConfig], bool]) -> list[str] | None:
     """The fewest of the flags, in the order of what they cost, with which the run fits; None if all are not enough."""
-    taken: list[Flag] = []
-    for flag in _flags(config):
-        named = flag.text.split()[0]
-        taken = [*(one for one in taken if one.text.split()[0] != named), flag]
+    flags, taken = _flags(config), list[Flag]()
+    for flag in flags:
+        taken = [*(one for one in taken if one.name != flag.name), flag]
         if _fits(config, taken, fits):
-            for one in list(reversed(taken)):  # what costs most is left out first
-                fewer = [other for other in taken if other is not one]
-                if _fits(config, fewer, fits):
-                    taken = fewer
-            return [one.text for one in taken]
+            return [one.text for one in _eased(config, taken, flags, fits)]
     return None
+
+
+def _eased(
+    config: TrainConfig, taken: list[Flag], flags: Sequence[Flag], fits: Callable[[TrainConfig], bool]
+) -> list[Flag]:
+    """Each flag left out if the others are enough, else with the mildest of its values that is; the dearest first."""
+    for one in reversed(taken):
+        others = [other for other in taken if other is not one]
+        if _fits(config, others, fits):
+            taken = others
+            continue
+        milder = [flag for flag in flags if flag.name == one.name]
+        place = taken.index(one)
+        choices = ([*taken[:place], flag, *taken[place + 1 :]] for flag in milder)
+        taken = next(choice for choice in choices if _fits(config, choice, fits))
+    return taken
 
 
 def _fits(config: TrainConfig, flags: Sequence[Flag], fits: Callable[[TrainConfig], bool]) -> bool:

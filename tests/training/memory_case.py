@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from learner_cuda import TINY, Machine, Shape, make_batch, make_module
@@ -131,7 +132,7 @@ def main() -> None:
     small = make_batch(replace(LARGE, prompt_tokens=LARGE.image_tokens + 4, reply_tokens=2, siblings=2))
     for batch in (small, case.batch):  # the first makes the optimizer's state, and fills torch's own pools
         credit = objective.credit(batch.credit_in())
-        _, measured = with_peak(lambda batch=batch, credit=credit: case.learner.update(batch, credit, objective))
+        _, measured = with_peak(partial(case.learner.update, batch, credit, objective))
     said = case.gradients + max(case.said.most, case.half_gradients)
     sys.stdout.write(json.dumps({"measured": measured, "said": said}) + "\n")
 

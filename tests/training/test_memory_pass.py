@@ -69,7 +69,12 @@ def kept(case: Case) -> int:
     """Bytes that autograd holds for the gradient of the one pass, beside the weights."""
     own = {parameter.untyped_storage().data_ptr() for parameter in case.learner.model.module.parameters()}
     held: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: held.append(tensor) or tensor, lambda tensor: tensor):
+
+    def keep(tensor: Tensor) -> Tensor:
+        held.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         (layout,) = case.learner._passes(case.batch.stems)
         predicted = case.learner._predict(layout, case.batch.token_T)
     assert predicted.logprobs_A.requires_grad

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 from learners import make_batch, update
 from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+from wide import episodes, stand_in, wide_config
 
 from visualzoom.agents.adapter_folder import Base
 from visualzoom.agents.model import VLModel
@@ -20,6 +23,7 @@ from visualzoom.training.config import LearnConfig, MachineConfig
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.memory_model import DTYPES, bare_model, stored_weights, tensor_bytes
 from visualzoom.training.memory_states import States, count_states
+from visualzoom.training.pack import Batch
 from visualzoom.training.trainable import adapt
 
 SHAPES = Path(__file__).parent / "shapes"
@@ -62,6 +66,31 @@ def test_states_are_counted_to_the_byte(run: str, family: str, tmp_path: Path) -
     assert said == found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["all", "half adapter", "frozen", "separate"])
+def test_states_are_counted_to_the_byte_on_a_model_as_wide_as_3b(run: str, tmp_path: Path) -> None:
+    dtype, learn, with_reference, with_critic = RUNS[run]
+    learn = replace(learn, freeze=() if learn.lora_rank else ("*embed_tokens*",))  # a gigabyte that tells no more
+    config = wide_config(stand_in())
+    config.save_pretrained(tmp_path)
+    machine = MachineConfig(dtype=dtype)  # type: ignore[arg-type]
+    bare = bare_model(tmp_path, machine, learn)
+    said = count_states(bare, learn, with_reference=with_reference, with_critic=with_critic)
+    with default_dtype(DTYPES[dtype]):
+        model = VLModel(Qwen2_5_VLForConditionalGeneration(config))
+    found = held(learner_of(model, learn, with_reference, with_critic), episodes(model, 8), said)
+    assert said.num_weights == sum(p.numel() for n, p in model.module.named_parameters() if ".lora_" not in n)
+    assert said == found
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
 @pytest.mark.parametrize("part", ["weights", "adapter", "copies", "gradients", "half_gradients", "moments"])
 def test_a_part_that_is_forgotten_is_noticed(part: str, tmp_path: Path) -> None:
     said, found = said_and_found("half adapter", "qwen3_vl", tmp_path)
@@ -78,19 +107,22 @@ def said_and_found(run: str, family: str, folder: Path) -> tuple[States, States]
         bare_model(folder, machine, learn), learn, with_reference=with_reference, with_critic=with_critic
     )
     model = VLModel.open(folder, dtype=DTYPES[dtype])
-    adapt(model.module, learn, base=Base(name=str(folder)), seed=0)
+    return said, held(learner_of(model, learn, with_reference, with_critic), make_batch(model), said)
+
+
+def learner_of(model: VLModel, learn: LearnConfig, with_reference: bool, with_critic: bool) -> Learner:
+    adapt(model.module, learn, base=Base(name="nothing"), seed=0)
     config = LearnerConfig(
         freeze_vision=learn.freeze_vision, freeze=learn.freeze, critic=learn.critic, budget_tokens=2**20
     )
     reference = model if with_reference else None
-    learner = Learner(model, config, banned_ids=BANNED_IDS, with_values=with_critic, reference=reference)
-    return said, held(learner, said)
+    return Learner(model, config, banned_ids=BANNED_IDS, with_values=with_critic, reference=reference)
 
 
-def held(learner: Learner, said: States) -> States:
+def held(learner: Learner, batch: Batch, said: States) -> States:
     """Measured: on the tensors themselves, gradients as they come."""
     module, stepper = learner.model.module, learner._stepper
-    half, whole = gradients_of(learner)
+    half, whole = gradients_of(learner, batch)
     policy = distinct([*module.parameters(), *module.buffers()])
     adapter = [weight for name, weight in module.named_parameters() if ".lora_" in name]
     copies = stepper.masters.state()
@@ -116,9 +148,8 @@ def held(learner: Learner, said: States) -> States:
     )
 
 
-def gradients_of(learner: Learner) -> tuple[int, int]:
+def gradients_of(learner: Learner, batch: Batch) -> tuple[int, int]:
     """Bytes of the gradients in half precision, and of those that are stepped, in an update."""
-    batch = make_batch(learner.model)
     values = learner.values(batch) if learner.critic is not None else None
     seen: dict[int, int] = {}
     stepped: list[int] = []
