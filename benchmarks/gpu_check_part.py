@@ -14,6 +14,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import visualzoom.agents  # noqa: F401  first: beside a CPU build of torch it mends torchvision for transformers
 
@@ -77,7 +78,7 @@ def checkpoint(shape: Shape, folder: Path) -> dict[str, object]:
     """Random weights with the tokenizer of the built-in model."""
     began_s = time.perf_counter()
     given = json.loads((ASSETS / "config.json").read_text(encoding="utf-8"))
-    config = shape.config()
+    config: Any = shape.config()
     for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
         setattr(config, name, given[name])
     config.text_config.pad_token_id = given["text_config"]["pad_token_id"]

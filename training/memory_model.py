@@ -18,12 +18,11 @@ from transformers import AutoConfig
 
 from visualzoom.agents.adapter_folder import Base, base_of
 from visualzoom.agents.model import VLModel, family_of
+from visualzoom.training.assemble import DTYPES
 from visualzoom.training.config import LearnConfig, MachineConfig, TrainConfig, UsageError
 from visualzoom.training.models import is_hub_id, model_folder, named_folder
 from visualzoom.training.trainable import adapt
 from visualzoom.training.world import user_errors
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,9 +19,10 @@ from visualzoom.agents.adapter_folder import Base
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_testing import BANNED_IDS, random_module
 from visualzoom.agents.tiny_model import ASSETS
+from visualzoom.training.assemble import DTYPES
 from visualzoom.training.config import LearnConfig, MachineConfig
 from visualzoom.training.learner import Learner, LearnerConfig
-from visualzoom.training.memory_model import DTYPES, bare_model, stored_weights, tensor_bytes
+from visualzoom.training.memory_model import bare_model, stored_weights, tensor_bytes
 from visualzoom.training.memory_states import States, count_states
 from visualzoom.training.pack import Batch
 from visualzoom.training.trainable import adapt
