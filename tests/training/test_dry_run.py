@@ -140,6 +140,7 @@ def test_files_of_another_model_are_told_of(tmp_path: Path, capsys: pytest.Captu
     assert "they are not of one model" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_read_from_its_cache_and_never_fetched(tmp_path: Path) -> None:
     def ask(name: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "visualzoom.training.cli", "train", "--dry-run", "--model", name, *LARGE]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 SHARE = 0.05
 """By which what is said may differ from what autograd keeps."""
-LEAST, MOST = 0.8, 1.4
+LEAST, MOST = 0.75, 1.25
 """Bounds of said / measured peak of a process, in which an allocator has its own mind."""
 CASES: dict[str, dict[str, Any]] = {
     "long prompt": {"shape": LONG_PROMPT},
