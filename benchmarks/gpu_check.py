@@ -116,7 +116,9 @@ def child(arguments: Sequence[str], limit_s: float) -> str:
         process.communicate()
         raise FailedError(f"not done after {limit_s:g} s") from None
     if process.returncode:
-        lines = [line for line in (complained or printed).splitlines() if line.strip()]
+        lines = [
+            line for line in (complained or printed).splitlines() if re.search(r"\w", line)
+        ]  # not the frame of a box
         words = lines[-1].strip()[:KEPT_CHARACTERS].replace("|", "/") if lines else "it said nothing"
         raise FailedError(f"exit code {process.returncode}: {words}")
     return printed
