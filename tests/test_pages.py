@@ -39,7 +39,8 @@ def test_flags_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
-    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    texts_of_pages = [page.read_text(encoding="utf-8").replace("\\\n", " ") for page in PAGES]
+    lines = [line for text in texts_of_pages for line in text.splitlines()]
     used = [re.search(rf"visualzoom {command}( [^`]*)?", line) for line in lines]
     texts = [shlex.split(match[0], comments=True) for match in used if match]
     flags = {text for words in texts for text in words if text.startswith("--")}

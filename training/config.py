@@ -364,7 +364,7 @@ DEEPEYES_7B = TrainConfig(
     world=WorldConfig(
         tasks="",
         data=Path("deepeyes-47k.parquet"),
-        max_turns=5,
+        max_turns=6,
         view_min_px=4 * 56 * 56,
         view_max_px=2560 * 28 * 28,
         crop_min_px=4 * 56 * 56,
@@ -384,6 +384,7 @@ DEEPEYES_7B = TrainConfig(
     machine=MachineConfig(device="cuda", dtype="bfloat16"),
     report=ReportConfig(eval_every=10, checkpoint_every=10),
 )
-"""The published run of DeepEyes: 80 steps of 256 tasks x 16 episodes, one update each, no KL term, no cold start."""
+"""The published run of DeepEyes: 80 steps of 256 tasks x 16 episodes, one update each, no KL term, no cold start. Up to
+six turns, as its paper says (arXiv 2505.14362, section 4.1); the released script stops after five."""
 
 PRESETS: dict[str, TrainConfig] = {"tiny": TrainConfig(), "deepeyes-7b": DEEPEYES_7B}

@@ -46,18 +46,30 @@ def model_folder(name: str) -> Path:
     Raises:
         UsageError: There is no such model.
     """
-    if name == BUILT_IN:
-        return _checked(built_in_folder())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _checked(_in_run(path))
-    if _HUB_ID.fullmatch(name):
+    folder = named_folder(name)
+    if folder is not None:
+        return _checked(folder)
+    if is_hub_id(name):
         return _checked(_from_hub(name))
+    path = Path(name).expanduser()
     known = {BUILT_IN: None} | {str(entry): None for entry in _siblings(path)}
     raise UsageError(
         f"--model {name}: no such model; give {BUILT_IN!r}, a folder with a checkpoint, a run folder, or a hub id such "
         f"as {HUB_EXAMPLE}.{nearest(name, known)}"
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it looks like one; a folder of that name comes first."""
+    return name != BUILT_IN and _HUB_ID.fullmatch(name) is not None
+
+
+def named_folder(name: str) -> Path | None:
+    """The folder that the name stands for, whatever is in it; None for a model of the hub, and for no model."""
+    if name == BUILT_IN:
+        return built_in_folder()
+    path = Path(name).expanduser()
+    return _in_run(path) if path.is_dir() else None
 
 
 def base_named(name: str, folder: Path) -> Base:
