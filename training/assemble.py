@@ -143,6 +143,7 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
         dtype=machine.dtype,
         cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
         gpu_share=policy.engine_gpu_share,
+        process=policy.engine_process,
     )
     vllm_policy = VLLMPolicy(
         str(opened.folder) if base is None else base.name,

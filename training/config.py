@@ -103,6 +103,8 @@ class PolicyConfig:
     """Longest episode."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What samples the episodes that are trained on, and those that evaluate the run. vllm needs visualzoom[vllm]."""
+    engine_process: Literal["here", "own"] = "here"
+    """Where vLLM runs: in this process, or in one of its own, which samples while this one does other things."""
     engine_cache_gb: float | None = None
     """Gigabytes of vLLM's cache of keys and values. Without it: 0.5 on a CPU; on a GPU what --engine-gpu-share
     leaves."""

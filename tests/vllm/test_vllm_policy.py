@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -94,20 +95,50 @@ def test_the_canary_sings_until_weights_are_not_the_same(fresh: Following) -> No
 
 
 def test_a_token_carries_the_version_that_sampled_it(fresh: Following) -> None:
+    requests, sampling = fresh.requests(2, 4), Sampling(temperature=1.5, max_tokens=60)
+    fresh.policy.submit(requests, sampling)
+    done: dict[str, Completion] = {}
+    for version in itertools.count(1):  # odd versions have other weights than even ones
+        done |= fresh.policy.collect()
+        done |= fresh.policy.collect()
+        if len(done) == len(requests):
+            break
+        fresh.undisturb()
+        if version % 2:
+            fresh.disturb("layers.0")
+        fresh.policy.publish(version)
+    ledgers = [request.ledger.with_completion(done[request.episode_id]) for request in requests]
+    assert any(len(set(one.policy_versions)) > 3 for one in done.values()), "replies span versions"
+    versions_T = torch.tensor([version for one in ledgers for version in one.policy_versions if version is not None])
+    fresh.undisturb()
+    gaps_T = fresh.mismatch(ledgers, temperature=1.5)
+    fresh.disturb("layers.0")
+    other_gaps_T = fresh.mismatch(ledgers, temperature=1.5)
+    odd_T = versions_T % 2 == 1
+    assert gaps_T[~odd_T].max() < NEAR < 10 * NEAR < gaps_T[odd_T].max()
+    assert other_gaps_T[odd_T].max() < NEAR < 10 * NEAR < other_gaps_T[~odd_T].max()
+
+
+def test_versions_only_rise(fresh: Following) -> None:
     requests = fresh.requests(2, 2)
     fresh.policy.submit(requests, Sampling(max_tokens=40))
     done: dict[str, Completion] = {}
-    for _ in range(4):
+    for version in range(1, 1000):
+        fresh.policy.publish(version)
         done |= fresh.policy.collect()
-    fresh.policy.publish(1)
-    fresh.policy.publish(2)
-    while len(done) < len(requests):
-        done |= fresh.policy.collect()
-    versions = [one.policy_versions for one in done.values()]
-    assert all(list(one) == sorted(one) and 1 not in one for one in versions)
-    assert any({0, 2} == set(one) for one in versions), "a reply spans both"
-    counts = {one.count(0) for one in versions if 2 in one}
-    assert len(counts) == 1, "all were interrupted after the same number of tokens"
+        if len(done) == len(requests):
+            break
+    assert all(list(one.policy_versions) == sorted(one.policy_versions) for one in done.values())
+    assert fresh.policy.version == max(max(one.policy_versions) for one in done.values())
+
+
+def test_the_engine_has_weights_of_its_own(fresh: Following) -> None:
+    requests, sampling = fresh.requests(2, 2), Sampling(max_tokens=12)
+    before = fresh.policy.generate(requests, sampling)
+    fresh.disturb("")
+    fresh.policy.reset_caches()
+    after = fresh.policy.generate(requests, sampling)
+    assert [one.token_ids for one in before] == [one.token_ids for one in after]
 
 
 def test_the_end_of_a_reply_has_a_reason(fresh: Following) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,23 +25,27 @@ SETTINGS = EngineSettings(max_context_tokens=1024, max_images=4, cache_gb=0.125)
 class Following:
     """The learner's model in transformers, the sampler's in vLLM."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: Literal["here", "own"] = "here") -> None:
         self.model = VLModel.open(folder)
         self.renderer = open_renderer(folder)
         self.shipped = {name: weight.detach().clone() for name, weight in self.model.module.named_parameters()}
         self.policy = VLLMPolicy(
             str(folder),
-            SETTINGS,
+            replace(SETTINGS, process=process),
             weights=lambda: whole_weights(self.model.module),
             stop_ids=self.renderer.stop_ids,
             banned_ids=self.renderer.banned_ids,
         )
 
     def restore(self) -> None:
+        self.undisturb()
+        self.policy.publish(0)
+
+    def undisturb(self) -> None:
+        """The model's weights as shipped; the engine is not told."""
         with torch.no_grad():
             for name, weight in self.model.module.named_parameters():
                 weight.copy_(self.shipped[name])
-        self.policy.publish(0)
 
     def disturb(self, part: str, by: float = 0.05) -> None:
         """Change every weight whose name holds `part`."""
