@@ -15,8 +15,12 @@ SMALL = ("--tasks-per-step", "3", "--group-size", "4", "--final-eval-tasks", "6"
 
 
 def visualzoom(*arguments: str) -> str:
+    return python("-W", "ignore", "-m", "visualzoom.training.cli", *arguments)
+
+
+def python(*arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "visualzoom.training.cli", *arguments],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -31,7 +35,14 @@ def trained_rows(out: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row["kind"] == "train"]
 
 
-@pytest.mark.parametrize("flags", [("--learning-rate", "1e-3"), ("--lora-rank", "4", "--learning-rate", "1e-2")])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--learning-rate", "1e-3"),
+        ("--lora-rank", "4", "--learning-rate", "1e-2"),
+        pytest.param(("--engine-process", "own", "--learning-rate", "1e-3"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_learns_and_samples_with_what_it_learned(flags: tuple[str, ...], tmp_path: Path) -> None:
     out = tmp_path / "run"
     more = ("--steps", "3", "--warmup-steps", "0", "--checkpoint-every", "1", *flags)
@@ -42,3 +53,14 @@ def test_a_run_learns_and_samples_with_what_it_learned(flags: tuple[str, ...], t
     assert all(row["staleness/max"] == 0 and row["rollout/dropped/failed"] == 0 for row in rows)
     assert all(row["policy/grad_norm"] > 0 for row in rows)
     assert max(row["mismatch/abs_dlogp_max"] for row in rows) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--own",)])
+def test_the_benchmark_of_a_rollout_runs(flags: tuple[str, ...]) -> None:
+    root = Path(__file__).parents[2]
+    small = ("--tasks", "1", "--siblings", "4", "--turns", "3", "--hidden-size", "64", "--layers", "2", "--rounds", "1")
+    printed = python("-W", "ignore", str(root / "benchmarks" / "rollout.py"), *small, *flags)
+    assert "over engine loop" in printed
+    (rate,) = (float(line.split()[-1]) for line in printed.splitlines() if line.startswith("prefix hit rate"))
+    assert rate > 0.5, "siblings and later turns find what was read"
