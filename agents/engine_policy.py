@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from visualzoom.agents.ledger import TokenLedger
@@ -17,6 +18,8 @@ from visualzoom.agents.records import Completion, FinishReason, GenerateRequest,
 
 Weights = Callable[[], Iterable[tuple[str, Any]]]
 """Gives the present weights (tensors), by the names that they have in a checkpoint."""
+SaveAdapter = Callable[[Path], None]
+"""Writes the present adapter into a folder, in peft's format."""
 SEED_STRIDE = 0x9E3779B97F4A7C15
 """Odd, so that no two places of a reply share a seed."""
 
@@ -131,6 +134,12 @@ class EnginePolicy:
         """Share of the tokens sent that had been read before."""
         return self.num_cached_tokens / max(1, self.num_prompt_tokens)
 
+    def figures(self) -> dict[str, float]:
+        """The prefix hit rate since it was last asked for; nothing if nothing was read."""
+        figures = {"perf/prefix_hit_rate": self.prefix_hit_rate} if self.num_prompt_tokens else {}
+        self.num_prompt_tokens = self.num_cached_tokens = 0
+        return figures
+
     def publish(self, version: int) -> None:
         """Take the present weights and forget what was computed with the old ones.
 
@@ -139,8 +148,7 @@ class EnginePolicy:
         """
         stopped = self.engine.pause()
         try:
-            self.engine.take(self._weights)
-            self.reset_caches()
+            self.take()
         finally:
             self.engine.resume()
         self._version = version
@@ -150,6 +158,11 @@ class EnginePolicy:
             else:
                 self._early[said.request_id] = self._finished(said)
         self._begin(list(self._running))
+
+    def take(self) -> None:
+        """Give the paused engine the present weights, and let it forget what was computed with the old ones."""
+        self.engine.take(self._weights)
+        self.reset_caches()
 
     def reset_caches(self) -> None:
         """All three: keys and values, image features, processed images. vLLM 0.32 resets none of them by itself."""
@@ -212,7 +225,7 @@ class EnginePolicy:
                     seed=(one.request.seed + num_said * SEED_STRIDE) % 2**63,
                     temperature=one.sampling.temperature,
                     max_tokens=one.sampling.max_tokens - num_said,
-                    stop_ids=tuple(sorted(self.stop_ids)),
+                    stop_ids=tuple(sorted(self.stop_ids | set(one.sampling.stop_ids))),
                 )
             )
         if asked:

@@ -12,11 +12,12 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from visualzoom.agents.background_loop import BackgroundLoop
-from visualzoom.agents.engine_policy import Asked, Said, Weights
+from visualzoom.agents.engine_policy import Asked, Said, SaveAdapter, Weights
 from visualzoom.agents.vllm_engine import EngineSettings, engine_args, params_of, rendered, said_of  # before vLLM
 from visualzoom.agents.vllm_plugin import register
 from visualzoom.agents.vllm_transfer import send_file
 
+from visualzoom.agents.vllm_adapter import AdapterFolders  # isort: skip
 from vllm.engine.arg_utils import AsyncEngineArgs  # isort: skip
 from vllm.v1.engine.async_llm import AsyncLLM  # isort: skip
 
@@ -30,6 +31,7 @@ class EngineApart:
     def __init__(self, model: str, settings: EngineSettings, banned: Sequence[int]) -> None:
         """Start the process, and wait until it is ready."""
         register()
+        self._adapter = AdapterFolders()
         self._loop = BackgroundLoop("vllm")
         self._arrived: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -61,6 +63,13 @@ class EngineApart:
     def take(self, weights: Weights) -> None:
         send_file(self, weights())
 
+    def take_adapter(self, save: SaveAdapter) -> None:
+        self._adapter.renew(
+            save,
+            lambda request: self._loop.run(self._engine.add_lora(request)),
+            lambda number: self._loop.run(self._engine.remove_lora(number)),
+        )
+
     def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> object:
         """Call a method of every worker."""
         return self._loop.run(self._engine.collective_rpc(method, kwargs=kwargs))
@@ -77,6 +86,7 @@ class EngineApart:
     def close(self) -> None:
         self._engine.shutdown()
         self._loop.close()
+        self._adapter.close()
 
     def _taken_in(self, arrived: list[tuple[str, Any]]) -> list[Said]:
         while not self._arrived.empty():
@@ -97,8 +107,9 @@ class EngineApart:
 
     async def _begin(self, asked: Sequence[Asked], prompts: Sequence[Any]) -> None:
         """Requests reach the engine in this order, as its cache of images must see them."""
+        adapter = self._adapter.request
         for one, prompt in zip(asked, prompts, strict=True):
-            queue = await self._engine.add_request(one.request_id, prompt, params_of(one))
+            queue = await self._engine.add_request(one.request_id, prompt, params_of(one), lora_request=adapter)
             self._tasks[one.request_id] = asyncio.create_task(self._follow(one.request_id, queue))
 
     async def _follow(self, request_id: str, queue: Any) -> None:

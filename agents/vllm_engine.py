@@ -39,6 +39,9 @@ from visualzoom.agents.vllm_plugin import FILE  # noqa: E402
 REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 """What else vLLM says (abort, error) ends an episode as aborted."""
 
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Of adapters, that vLLM can be opened for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings:
@@ -58,6 +61,8 @@ class EngineSettings:
     gpu_share: float = 0.9
     """Of a GPU's memory, for everything that vLLM does."""
     seed: int = 0
+    lora_rank: int = 0
+    """Of the adapter that is published by itself; 0: whole weights are."""
     process: Literal["here", "own"] = "here"
     """Where the engine runs: in this process, or in one of its own, which samples while this one does other things."""
 
@@ -84,7 +89,19 @@ def engine_args(model: str, settings: EngineSettings, banned: Sequence[int]) -> 
         "additional_config": {BANNED: list(banned)},
         "seed": settings.seed,
         "disable_log_stats": True,
+        **({"enable_lora": True, "max_lora_rank": rank_for(settings.lora_rank)} if settings.lora_rank else {}),
     }
+
+
+def rank_for(rank: int) -> int:
+    """The smallest rank that vLLM can be opened for and that holds this one.
+
+    Raises:
+        ValueError: None does.
+    """
+    if rank > RANKS[-1]:
+        raise ValueError(f"an adapter of rank {rank}: vLLM takes {RANKS[-1]} at most; publish it merged")
+    return next(one for one in RANKS if one >= rank)
 
 
 def params_of(asked: Asked) -> SamplingParams:

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from visualzoom.agents.engine_policy import Asked, Said, Weights
+from visualzoom.agents.engine_policy import Asked, Said, SaveAdapter, Weights
 from visualzoom.agents.vllm_engine import EngineSettings, engine_args, params_of, rendered, said_of  # before vLLM
 from visualzoom.agents.vllm_plugin import register
 from visualzoom.agents.vllm_transfer import hand_over
 
+from visualzoom.agents.vllm_adapter import AdapterFolders  # isort: skip
 from vllm.engine.arg_utils import EngineArgs  # isort: skip
 from vllm.v1.engine import FinishReason  # isort: skip
 from vllm.v1.engine.llm_engine import LLMEngine  # isort: skip
@@ -23,11 +24,12 @@ class EngineHere:
         """Start it."""
         register()  # in this process, whether or not vLLM found our entry point
         self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_args(model, settings, banned)))
+        self._adapter = AdapterFolders()
         self._core: Any = self._engine.engine_core.engine_core
 
     def add(self, asked: Sequence[Asked]) -> None:
         for one, prompt in zip(asked, rendered(self._engine.renderer, asked), strict=True):
-            self._engine.add_request(one.request_id, prompt, params_of(one))
+            self._engine.add_request(one.request_id, prompt, params_of(one), lora_request=self._adapter.request)
 
     def step(self) -> list[Said]:
         return [said_of(output.request_id, output) for output in self._engine.step() if output.finished]
@@ -49,6 +51,9 @@ class EngineHere:
     def take(self, weights: Weights) -> None:
         hand_over(self._engine, weights())
 
+    def take_adapter(self, save: SaveAdapter) -> None:
+        self._adapter.renew(save, self._engine.add_lora, self._engine.remove_lora)
+
     def reset_caches(self) -> None:
         if not self._engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM did not reset its prefix cache; old keys and values would be read")
@@ -60,3 +65,4 @@ class EngineHere:
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()
+        self._adapter.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from visualzoom.envs.tasks.sources import TaskTuple
 from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.pictures import draw_boxes, transcript
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
+from visualzoom.training.engine_choice import EngineChoice
 from visualzoom.training.models import HUB_EXAMPLE, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import env_maker
@@ -42,6 +44,7 @@ class AskConfig:
     """Of the sampling."""
     out: Path | None = None
     """Where to save the picture with the boxes drawn; the default is <picture>-zoom.png in this folder."""
+    engine: EngineChoice = field(default_factory=EngineChoice)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
 
@@ -55,6 +58,7 @@ def run_ask(config: AskConfig) -> int:
     if out.resolve() == config.picture.resolve():
         raise UsageError(f"--out {out} is the picture itself; choose another name")
     _check_out(out)
+    config.engine.check(config.machine)
     folder = model_folder(config.model)
     settings = settings_of(config.model, folder)
     print(_advice(config, folder), end="")
@@ -111,6 +115,7 @@ def _ask(config: AskConfig, world: WorldConfig, task: Task) -> Episode:
     policy = settings_of(config.model, opened.folder).policy
     temperature = 1.0 if config.sampled else 0.0
     sampling = Sampling(temperature=temperature, max_tokens=policy.max_tokens)
-    agent = make_agent("vlm", opened.policy(), opened.renderer, sampling, max_context_tokens=policy.max_context_tokens)
-    (episode,) = evaluate(agent, make_env, [0], seed=config.seed).episodes
+    with closing(config.engine.open(opened, policy, config.machine, max_images=world.max_images)) as sampler:
+        agent = make_agent("vlm", sampler, opened.renderer, sampling, max_context_tokens=policy.max_context_tokens)
+        (episode,) = evaluate(agent, make_env, [0], seed=config.seed).episodes
     return episode

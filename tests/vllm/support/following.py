@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from visualzoom.agents.adapter_folder import Base
 from visualzoom.agents.chat import open_renderer
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_lora import whole_weights
+from visualzoom.agents.model_lora import LoraSettings, add_lora, save_lora, whole_weights
 from visualzoom.agents.records import GenerateRequest, Sampling, ShownImage
 from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
 from visualzoom.training.learner import Learner, LearnerConfig
@@ -25,16 +27,21 @@ SETTINGS = EngineSettings(max_context_tokens=1024, max_images=4, cache_gb=0.125)
 class Following:
     """The learner's model in transformers, the sampler's in vLLM."""
 
-    def __init__(self, folder: Path, process: Literal["here", "own"] = "here") -> None:
+    def __init__(
+        self, folder: Path, process: Literal["here", "own"] = "here", lora: LoraSettings | None = None
+    ) -> None:
         self.model = VLModel.open(folder)
+        if lora is not None:
+            add_lora(self.model.module, lora, base=Base(name=str(folder)), seed=0)
         self.renderer = open_renderer(folder)
         self.shipped = {name: weight.detach().clone() for name, weight in self.model.module.named_parameters()}
         self.policy = VLLMPolicy(
             str(folder),
-            replace(SETTINGS, process=process),
+            replace(SETTINGS, process=process, lora_rank=0 if lora is None else lora.rank),
             weights=lambda: whole_weights(self.model.module),
             stop_ids=self.renderer.stop_ids,
             banned_ids=self.renderer.banned_ids,
+            adapter=None if lora is None else partial(save_lora, self.model.module),
         )
 
     def restore(self) -> None:
