@@ -79,6 +79,9 @@ class Engine(Protocol):
     def resume(self) -> None:
         """Sample again."""
 
+    def rest(self) -> None:
+        """Give the memory that it shares with the learner back, until it is used again."""
+
     def close(self) -> None:
         """Let everything go."""
 
@@ -158,6 +161,11 @@ class EnginePolicy:
             else:
                 self._early[said.request_id] = self._finished(said)
         self._begin(list(self._running))
+
+    def rest(self) -> None:
+        """Leave the GPU to the learner, until the next publish or reply."""
+        if not self._running:
+            self.engine.rest()
 
     def take(self) -> None:
         """Give the paused engine the present weights, and let it forget what was computed with the old ones."""

@@ -21,6 +21,7 @@ __all__ = [
     "Policy",
     "Reply",
     "ReportingPolicy",
+    "RestingPolicy",
     "Sampling",
     "ShownImage",
     "TrainedPolicy",
@@ -91,6 +92,14 @@ class ReportingPolicy(Policy, Protocol):
 
     def figures(self) -> Mapping[str, float]:
         """Figures of its work since they were last asked for, by the names that they have in the metrics log."""
+
+
+@runtime_checkable
+class RestingPolicy(Policy, Protocol):
+    """A policy that holds memory which the learner could use."""
+
+    def rest(self) -> None:
+        """Leave it to the learner, until the next publish or reply."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ A thread of this process takes in what arrives; `step` waits for it a moment.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -16,6 +17,7 @@ from visualzoom.agents.engine_policy import Asked, Said, SaveAdapter, Weights
 from visualzoom.agents.vllm_engine import EngineSettings, engine_args, params_of, rendered, said_of  # before vLLM
 from visualzoom.agents.vllm_plugin import register
 from visualzoom.agents.vllm_transfer import send_file
+from visualzoom.agents.vllm_transports import open_sender
 
 from visualzoom.agents.vllm_adapter import AdapterFolders  # isort: skip
 from vllm.engine.arg_utils import AsyncEngineArgs  # isort: skip
@@ -31,10 +33,17 @@ class EngineApart:
     def __init__(self, model: str, settings: EngineSettings, banned: Sequence[int]) -> None:
         """Start the process, and wait until it is ready."""
         register()
+        self._sleeps, self._asleep = settings.sleeps, False
         self._adapter = AdapterFolders()
         self._loop = BackgroundLoop("vllm")
         self._arrived: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._asked: dict[str, Asked] = {}
+        """Of those under way that may be asked once more."""
+        self._transport = settings.transport
+        self._sender: Any = None
+        if settings.transport == "ipc":
+            os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # see `without_objects`
         args = AsyncEngineArgs(**engine_args(model, settings, banned))
         try:
             self._engine: Any = self._loop.run(_opened(args))
@@ -43,8 +52,10 @@ class EngineApart:
             raise
 
     def add(self, asked: Sequence[Asked]) -> None:
+        self._wake()
         prompts = rendered(self._engine.renderer, asked)
         self._loop.run(self._begin(asked, prompts))
+        self._asked |= {one.request_id: one for one in asked}
 
     def step(self) -> list[Said]:
         try:
@@ -61,9 +72,17 @@ class EngineApart:
         return self._taken_in([])
 
     def take(self, weights: Weights) -> None:
-        send_file(self, weights())
+        self._wake("weights")  # else they would be written where nothing is
+        if self._transport == "ipc" or self._transport == "nccl":
+            if self._sender is None:
+                self._sender = open_sender(self._transport, self, weights)
+            self._sender.send_weights()
+        else:
+            send_file(self, weights())
+        self._wake()
 
     def take_adapter(self, save: SaveAdapter) -> None:
+        self._wake()
         self._adapter.renew(
             save,
             lambda request: self._loop.run(self._engine.add_lora(request)),
@@ -83,6 +102,16 @@ class EngineApart:
     def resume(self) -> None:
         self._loop.run(self._engine.resume_generation())
 
+    def rest(self) -> None:
+        if self._sleeps and not self._asleep:
+            self._loop.run(self._engine.sleep(level=1))
+            self._asleep = True
+
+    def _wake(self, *tags: str) -> None:
+        """These parts, or all that is left."""
+        if self._asleep:
+            self._asleep = not self._loop.run(self._engine.wake_up(list(tags) or None))
+
     def close(self) -> None:
         self._engine.shutdown()
         self._loop.close()
@@ -92,12 +121,19 @@ class EngineApart:
         while not self._arrived.empty():
             arrived.append(self._arrived.get())
         said: list[Said] = []
+        lost: list[Asked] = []
         for request_id, outcome in arrived:
             if self._tasks.pop(request_id, None) is None:
                 continue  # it had arrived when it was aborted
             if isinstance(outcome, BaseException):
                 raise outcome
-            said.append(said_of(request_id, outcome))
+            asked = self._asked.pop(request_id, None)
+            if asked is not None and outcome.outputs[0].finish_reason == "error":
+                lost.append(asked)
+            else:
+                said.append(said_of(request_id, outcome))
+        if lost:  # an image that was thought to be in the other process's cache was not: it goes with its pixels now
+            self._loop.run(self._begin(lost, rendered(self._engine.renderer, lost)))
         return said
 
     async def _stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:

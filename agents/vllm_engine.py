@@ -63,6 +63,11 @@ class EngineSettings:
     seed: int = 0
     lora_rank: int = 0
     """Of the adapter that is published by itself; 0: whole weights are."""
+    transport: Literal["here", "file", "ipc", "nccl"] = "file"
+    """How weights come from the learner; see `transport_for` in vllm_transports.py."""
+    sleeps: bool = False
+    """Whether `rest` gives the GPU's memory back: weights go to the CPU's, keys and values are dropped. On a CPU vLLM
+    has no such thing."""
     process: Literal["here", "own"] = "here"
     """Where the engine runs: in this process, or in one of its own, which samples while this one does other things."""
 
@@ -84,11 +89,12 @@ def engine_args(model: str, settings: EngineSettings, banned: Sequence[int]) -> 
         "gpu_memory_utilization": settings.gpu_share,
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
-        "weight_transfer_config": {"backend": FILE},
+        "weight_transfer_config": {"backend": settings.transport if settings.transport in ("ipc", "nccl") else FILE},
         "logits_processors": [Ban],
         "additional_config": {BANNED: list(banned)},
         "seed": settings.seed,
         "disable_log_stats": True,
+        "enable_sleep_mode": settings.sleeps,
         **({"enable_lora": True, "max_lora_rank": rank_for(settings.lora_rank)} if settings.lora_rank else {}),
     }
 

@@ -24,10 +24,12 @@ class EngineHere:
         """Start it."""
         register()  # in this process, whether or not vLLM found our entry point
         self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_args(model, settings, banned)))
+        self._sleeps, self._asleep = settings.sleeps, False
         self._adapter = AdapterFolders()
         self._core: Any = self._engine.engine_core.engine_core
 
     def add(self, asked: Sequence[Asked]) -> None:
+        self._wake()
         for one, prompt in zip(asked, rendered(self._engine.renderer, asked), strict=True):
             self._engine.add_request(one.request_id, prompt, params_of(one), lora_request=self._adapter.request)
 
@@ -49,9 +51,12 @@ class EngineHere:
         return ended + [said_of(request_id, output) for request_id, output in stopped]
 
     def take(self, weights: Weights) -> None:
+        self._wake("weights")  # else they would be written where nothing is
         hand_over(self._engine, weights())
+        self._wake()
 
     def take_adapter(self, save: SaveAdapter) -> None:
+        self._wake()
         self._adapter.renew(save, self._engine.add_lora, self._engine.remove_lora)
 
     def reset_caches(self) -> None:
@@ -62,6 +67,16 @@ class EngineHere:
 
     def resume(self) -> None:
         self._core.resume_scheduler()
+
+    def rest(self) -> None:
+        if self._sleeps and not self._asleep:
+            self._engine.sleep(level=1)
+            self._asleep = True
+
+    def _wake(self, *tags: str) -> None:
+        """These parts, or all that is left."""
+        if self._asleep:
+            self._asleep = not self._engine.wake_up(list(tags) or None)
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()

@@ -136,9 +136,11 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
     from visualzoom.agents.adapter_folder import base_of
     from visualzoom.agents.model_lora import rank_of, whole_weights
     from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
+    from visualzoom.agents.vllm_transports import transport_for
 
     base = base_of(opened.folder)
     module = opened.model.module
+    gpu = torch.cuda.current_device() if machine.device == "cuda" else None
     alone = publishes_adapter(module, policy)
     settings = EngineSettings(
         revision=None if base is None else base.revision,
@@ -148,6 +150,8 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
         cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
         gpu_share=policy.engine_gpu_share,
         process=policy.engine_process,
+        sleeps=gpu is not None and policy.engine_sleep,
+        transport=transport_for(process=policy.engine_process, learner_gpu=gpu, engine_gpu=gpu),
         lora_rank=rank_of(module) if alone else 0,
     )
     vllm_policy = VLLMPolicy(

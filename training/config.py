@@ -113,6 +113,8 @@ class PolicyConfig:
     engine_cache_gb: float | None = None
     """Gigabytes of vLLM's cache of keys and values. Without it: 0.5 on a CPU; on a GPU what --engine-gpu-share
     leaves."""
+    engine_sleep: bool = True
+    """On a GPU vLLM leaves its memory to the learner while that learns (its sleep of level 1)."""
     engine_gpu_share: float = 0.45
     """Share of the GPU's memory that vLLM may take; the learner lives beside it."""
 

@@ -16,7 +16,7 @@ import torch
 
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.pool import EnvPool
-from visualzoom.agents.records import Agent, Policy, ReportingPolicy, Sampling, TrainedPolicy
+from visualzoom.agents.records import Agent, Policy, ReportingPolicy, RestingPolicy, Sampling, TrainedPolicy
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Algorithm
@@ -121,6 +121,11 @@ class Run:
         ledgers = [one.ledger for one in played if one.ledger is not None and one.ledger.num_sampled]
         if ledgers:  # else the first step will say how the episodes failed
             check_agreement(self.learner, ledgers, dtype=self.config.machine.dtype, when=when)
+
+    def rest_sampler(self) -> None:
+        """Let the sampler leave its memory to the learner; the publish that follows wakes it."""
+        if isinstance(self.policy, RestingPolicy):
+            self.policy.rest()
 
     def note_step(self, gathered: Gathered, report: LearnerReport, figures: Mapping[str, float]) -> dict[str, float]:
         """Count and log a step that was just taken; gives the row that was logged."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from following import Following
@@ -52,7 +53,9 @@ def test_images_stay_known_and_prompts_don_t(adapted: Following) -> None:
 
 
 def test_the_folder_of_the_version_before_is_removed(adapted: Following) -> None:
-    loaded, dropped, folders = [], [], AdapterFolders()
+    loaded: list[Any] = []
+    dropped: list[int] = []
+    folders = AdapterFolders()
     for _ in range(3):
         folders.renew(partial(save_lora, adapted.model.module), loaded.append, dropped.append)
     assert [one.lora_int_id for one in loaded] == [1, 2, 3] and len({one.lora_name for one in loaded}) == 3

@@ -10,8 +10,9 @@ import torch
 from following import Following, noise
 
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
-from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling
+from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling, ShownImage
 from visualzoom.agents.tokens import Rendered
+from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.training.canary import check_agreement
 from visualzoom.training.config import UsageError
 from visualzoom.training.learner import Learner, LearnerConfig
@@ -174,3 +175,50 @@ def test_what_is_released_stops(fresh: Following) -> None:
     assert list(done) == [requests[1].episode_id]
     again = replace(requests[0], seed=1)
     assert fresh.policy.generate([again], Sampling(max_tokens=4))
+
+
+def test_an_image_is_sent_once(fresh: Following) -> None:
+    (request,), sampling = fresh.requests(1, 1, seed=4), Sampling(max_tokens=12)
+    (span,) = request.ledger.image_spans
+    same_name = ShownImage(key=span.image.key, pixels=noise(77).pixels)
+    other = replace(request, ledger=replace(request.ledger, image_spans=(replace(span, image=same_name),)))
+    first = fresh.policy.generate([request], sampling)
+    assert fresh.policy.generate([other], sampling) == first, "its name was enough"
+    fresh.policy.reset_caches()
+    assert fresh.policy.generate([other], sampling) != first, "its pixels were sent: they are others"
+    fresh.policy.reset_caches()
+    assert fresh.policy.generate([request], sampling) == first
+
+
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+def test_an_image_that_a_cache_has_lost_is_sent_again(fresh: Following, side: str) -> None:
+    requests, sampling = fresh.requests(1, 2, seed=5), Sampling(max_tokens=12)
+    first = fresh.policy.generate(requests, sampling)
+    fresh.forget_images(side)
+    assert fresh.policy.generate(requests, sampling) == first
+
+
+def test_a_reply_ends_with_what_the_sampling_names(fresh: Following) -> None:
+    requests = fresh.requests(2, 4)
+    whole = fresh.policy.generate(requests, Sampling(max_tokens=24))
+    ends = tuple({one.token_ids[3] for one in whole})
+    cut = fresh.policy.generate(requests, Sampling(max_tokens=24, stop_ids=ends))
+    for before, after in zip(whole, cut, strict=True):
+        end = next(at for at, token in enumerate(before.token_ids, 1) if token in ends)
+        assert after.token_ids == before.token_ids[:end]
+        assert after.finish_reason is FinishReason.STOP
+    plain = TransformersPolicy(fresh.model, stop_ids=fresh.policy.stop_ids, banned_ids=fresh.policy.banned_ids)
+    for one in plain.generate(requests, Sampling(max_tokens=24, stop_ids=ends)):
+        assert (one.token_ids[-1] in {*ends, *plain.stop_ids}) == (one.finish_reason is FinishReason.STOP)
+        assert not set(one.token_ids[:-1]) & {*ends, *plain.stop_ids}
+
+
+def test_a_group_reads_its_prompt_once(fresh: Following) -> None:
+    requests = fresh.requests(1, 8, seed=6)
+    fresh.policy.figures()
+    fresh.policy.generate(requests, Sampling(max_tokens=4))
+    whole_blocks = requests[0].ledger.num_tokens // 32 * 32
+    assert fresh.policy.num_cached_tokens == 7 * whole_blocks
+    expected = 7 * whole_blocks / (8 * requests[0].ledger.num_tokens)
+    assert fresh.policy.figures() == {"perf/prefix_hit_rate": pytest.approx(expected)}
+    assert fresh.policy.figures() == {}, "nothing was read since"

@@ -55,6 +55,14 @@ def test_a_run_learns_and_samples_with_what_it_learned(flags: tuple[str, ...], t
     assert max(row["mismatch/abs_dlogp_max"] for row in rows) < 1e-4
 
 
+def test_eval_and_ask_sample_with_it(tmp_path: Path) -> None:
+    figures = ("--mode", "greedy", "--num-tasks", "8")
+    printed = visualzoom("eval", "--engine", "vllm", *figures)
+    assert "greedy: perf/prefix_hit_rate 0." in printed
+    rows = [line for line in printed.splitlines() if line.split()[:2] == ["greedy", "8"]]
+    assert rows and rows[0] in visualzoom("eval", *figures), "greedy replies are those of the model in transformers"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--own",)])
 def test_the_benchmark_of_a_rollout_runs(flags: tuple[str, ...]) -> None:

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from visualzoom.agents.adapter_folder import Base
 from visualzoom.agents.chat import open_renderer
+from visualzoom.agents.engine_policy import EnginePolicy
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_lora import LoraSettings, add_lora, save_lora, whole_weights
 from visualzoom.agents.records import GenerateRequest, Sampling, ShownImage
+from visualzoom.agents.vllm_apart import EngineApart
 from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.pack import pack
@@ -35,14 +37,19 @@ class Following:
             add_lora(self.model.module, lora, base=Base(name=str(folder)), seed=0)
         self.renderer = open_renderer(folder)
         self.shipped = {name: weight.detach().clone() for name, weight in self.model.module.named_parameters()}
-        self.policy = VLLMPolicy(
-            str(folder),
-            replace(SETTINGS, process=process, lora_rank=0 if lora is None else lora.rank),
+        self.folder, self.process, self.lora = folder, process, lora
+        self.policy = self.open_policy(
             weights=lambda: whole_weights(self.model.module),
             stop_ids=self.renderer.stop_ids,
             banned_ids=self.renderer.banned_ids,
-            adapter=None if lora is None else partial(save_lora, self.model.module),
         )
+
+    def open_policy(self, **given: Any) -> EnginePolicy:
+        """An engine, here or in a process of its own."""
+        rank = 0 if self.lora is None else self.lora.rank
+        adapter = None if self.lora is None else partial(save_lora, self.model.module)
+        settings = replace(SETTINGS, process=self.process, lora_rank=rank)
+        return VLLMPolicy(str(self.folder), settings, adapter=adapter, **given)
 
     def restore(self) -> None:
         self.undisturb()
@@ -62,6 +69,14 @@ class Following:
             assert found
             for weight in found:
                 weight.add_(by * torch.randn(weight.shape, generator=generator))
+
+    def forget_images(self, side: str) -> None:
+        """Empty one of the two caches of processed images that vLLM keeps alike; in one process there is one."""
+        engine: Any = self.policy.engine
+        if side == "sender":
+            engine._engine.renderer.clear_mm_cache()
+        elif isinstance(engine, EngineApart):
+            engine._loop.run(engine._engine.engine_core.reset_mm_cache_async())
 
     def requests(self, num_images: int, siblings: int, seed: int = 0) -> list[GenerateRequest]:
         """Siblings with a picture of noise and a question longer than a block of the cache."""
