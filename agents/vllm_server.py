@@ -6,9 +6,9 @@ ledger), the sampled ids and their log-probabilities. `/v1/completions` takes no
 writes the prompt itself: a history with sampled tokens in it would be decoded and encoded again. An image that was sent
 goes by its hash from then on, and with its pixels again when the server says that it has lost it.
 
-The server must be started with `--enable-scale-out --logprobs-mode processed_logprobs`; see docs/vllm.md. Weights are published through a
-file, if the server shares this machine and has its routes for developers. Needs no vLLM here, and the standard
-library's HTTP alone.
+The server must be started with `--enable-scale-out --logprobs-mode processed_logprobs`; see docs/vllm.md. Weights are
+published through a file, if the server shares this machine and has its routes for developers. Needs no vLLM here, and
+the standard library's HTTP alone.
 Law: what can't be reached, or answers with an error, raises with the address and the answer; a reply that is not there
 at its deadline is stopped, and its episode ends as aborted.
 """
