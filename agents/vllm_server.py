@@ -37,6 +37,10 @@ from visualzoom.agents.records import FinishReason, ShownImage
 
 MOMENT_S = 0.02
 """How long `step` waits if nothing has arrived."""
+SOON_S = 0.5
+"""In which a stopped reply is back."""
+STOP_S = 30.0
+"""Longest time of a word to the server that only stops a reply."""
 NEVER = -100.0
 """Added to the logit of a banned token, the most that vLLM takes: its probability is below 1e-40."""
 REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
@@ -59,8 +63,13 @@ class Server:
     num_tries: int = 4
     """Of a connection; between them one waits a second, two, four."""
 
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
+    def post(self, path: str, body: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
         """The answer to a request, as JSON; None if it is empty.
+
+        Args:
+            path: Of the route.
+            body: Sent as JSON.
+            timeout_s: In place of the server's own.
 
         Raises:
             ServerError: It can't be reached, or refuses.
@@ -73,7 +82,7 @@ class Server:
         request = urllib.request.Request(self.url.rstrip("/") + path, data, headers, method="POST")
         for number in range(self.num_tries):
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:
+                with urllib.request.urlopen(request, timeout=timeout_s or self.timeout_s) as answer:
                     text = answer.read()
                     return json.loads(text) if text else None
             except urllib.error.HTTPError as problem:
@@ -136,7 +145,10 @@ class EngineServer:
 
     def pause(self) -> list[Said]:
         self._developer("/pause?mode=abort&clear_cache=false")
-        done, _ = wait(self._under_way)
+        done, late = wait(self._under_way, timeout=SOON_S)
+        while late:  # they reached the server when it was paused already, and would wait in it
+            self._stop([self._under_way[future].server_id for future in late])
+            done, late = wait(self._under_way, timeout=SOON_S)
         return self._said(done)
 
     def take(self, weights: Weights) -> None:
@@ -171,7 +183,7 @@ class EngineServer:
     def _stop(self, server_ids: Sequence[str]) -> None:
         if server_ids:
             body = {"request_ids": [f"generate-tokens-{server_id}" for server_id in server_ids]}
-            self._server.post("/inference/v1/abort_requests", body)
+            self._server.post("/inference/v1/abort_requests", body, timeout_s=STOP_S)
 
     def _developer(self, path: str, body: Mapping[str, object] | None = None) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -55,13 +56,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
+            start_new_session=True,
         )
         try:
             wait_until_up(f"http://127.0.0.1:{port}/health", process, log)
             yield Server(url=f"http://127.0.0.1:{port}", timeout_s=60)
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:  # it waits for connections that were left
+                os.killpg(process.pid, signal.SIGKILL)  # with its engine
+                process.wait(20)
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
