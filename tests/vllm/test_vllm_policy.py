@@ -130,7 +130,8 @@ def test_versions_only_rise(fresh: Following) -> None:
         if len(done) == len(requests):
             break
     assert all(list(one.policy_versions) == sorted(one.policy_versions) for one in done.values())
-    assert fresh.policy.version == max(max(one.policy_versions) for one in done.values())
+    assert any(len(set(one.policy_versions)) > 2 for one in done.values())
+    assert fresh.policy.version >= max(max(one.policy_versions) for one in done.values())
 
 
 def test_the_engine_has_weights_of_its_own(fresh: Following) -> None:

@@ -41,6 +41,10 @@ def trained_rows(out: Path) -> list[dict[str, Any]]:
         ("--learning-rate", "1e-3"),
         ("--lora-rank", "4", "--learning-rate", "1e-2"),
         pytest.param(("--engine-process", "own", "--learning-rate", "1e-3"), marks=pytest.mark.slow),
+        pytest.param(
+            ("--lora-rank", "4", "--lora-publish", "adapter", "--learning-rate", "1e-2", "--stop-after-call"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_learns_and_samples_with_what_it_learned(flags: tuple[str, ...], tmp_path: Path) -> None:
@@ -53,6 +57,7 @@ def test_a_run_learns_and_samples_with_what_it_learned(flags: tuple[str, ...], t
     assert all(row["staleness/max"] == 0 and row["rollout/dropped/failed"] == 0 for row in rows)
     assert all(row["policy/grad_norm"] > 0 for row in rows)
     assert max(row["mismatch/abs_dlogp_max"] for row in rows) < 1e-4
+    assert all(0 < row["perf/prefix_hit_rate"] < 1 for row in rows)
 
 
 def test_eval_and_ask_sample_with_it(tmp_path: Path) -> None:
