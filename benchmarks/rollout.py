@@ -138,14 +138,15 @@ def _print_speeds(seconds: Mapping[str, Sequence[float]], size: Size, what: str)
 
 def _print_publish(policy: VLLMPolicy, num_rounds: int) -> None:
     times_ms = []
-    for version in range(1, 2 + 3 * num_rounds):
-        began_s = time.perf_counter()
+    for version in range(1, 4 + 5 * num_rounds):
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
         policy.publish(version)
-        times_ms.append((time.perf_counter() - began_s) * 1e3)
-    of = times_ms[1:]
-    middle = statistics.median(of)
-    held = _held(MOST_PUBLISH_MS, middle <= MOST_PUBLISH_MS)
-    table("publish, ms", ["min", "median", "max", "bar"], [[min(of), middle, max(of), held]])
+        times_ms.append(((time.perf_counter() - began_s) * 1e3, (time.process_time() - began_cpu_s) * 1e3))
+    rows = []
+    for name, of in zip(("by the clock", "of this process"), zip(*times_ms[3:], strict=True), strict=True):
+        middle = statistics.median(of)
+        rows.append([name, min(of), middle, max(of), _held(MOST_PUBLISH_MS, middle <= MOST_PUBLISH_MS)])
+    table("publish, ms", ["", "min", "median", "max", "bar"], rows)
 
 
 def _held(bar: float | None, held: bool) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 SMALL = ("--tasks-per-step", "3", "--group-size", "4", "--final-eval-tasks", "6", "--eval-tasks", "6")
 
@@ -66,6 +67,10 @@ def test_eval_and_ask_sample_with_it(tmp_path: Path) -> None:
     assert "greedy: perf/prefix_hit_rate 0." in printed
     rows = [line for line in printed.splitlines() if line.split()[:2] == ["greedy", "8"]]
     assert rows and rows[0] in visualzoom("eval", *figures), "greedy replies are those of the model in transformers"
+    picture = tmp_path / "picture.png"
+    Image.effect_noise((300, 200), 80).convert("RGB").save(picture)
+    question = ("ask", str(picture), "What digit is on the red card?", "--out", str(tmp_path / "zoom.png"))
+    assert visualzoom(*question, "--engine", "vllm") == visualzoom(*question)
 
 
 @pytest.mark.slow
