@@ -122,6 +122,9 @@ class Renderer(Protocol):
     def tokens(self, text: str) -> list[int]:
         """Plain text as tokens."""
 
+    def closing_ids(self, text: str) -> tuple[int, ...]:
+        """Tokens that may be sampled and that hold this text."""
+
     def conversation(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] = (), *, reply_follows: bool = False
     ) -> str:
@@ -166,6 +169,10 @@ class ChatML:
 
     def tokens(self, text: str) -> list[int]:
         return list(self._plain(text))
+
+    def closing_ids(self, text: str) -> tuple[int, ...]:
+        holding = {index for piece, index in self._tokenizer.get_vocab(True).items() if text in piece}
+        return tuple(sorted(holding - set(self.banned_ids)))
 
     def conversation(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] = (), *, reply_follows: bool = False

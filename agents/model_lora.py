@@ -125,6 +125,18 @@ def is_adapted(module: Any) -> bool:
     return adapted
 
 
+def rank_of(module: Any) -> int:
+    """Of the module's adapter."""
+    return int(module.peft_config[_ADAPTER].r)
+
+
+def adapts_projections_alone(module: Any) -> bool:
+    """Whether nothing is adapted but the projections of the language model: what engines can load an adapter for."""
+    kind = _peft().tuners.lora.LoraLayer
+    names = [name for name, part in module.named_modules() if isinstance(part, kind)]
+    return all(name.startswith(LANGUAGE) and name.endswith("_proj") for name in names)
+
+
 @contextmanager
 def lora_off(module: Any) -> Iterator[None]:
     """Within this context the module is its base model."""

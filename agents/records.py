@@ -20,6 +20,8 @@ __all__ = [
     "PacedPolicy",
     "Policy",
     "Reply",
+    "ReportingPolicy",
+    "RestingPolicy",
     "Sampling",
     "ShownImage",
     "TrainedPolicy",
@@ -33,6 +35,8 @@ class Sampling:
     temperature: float = 1.0
     max_tokens: int = 64
     """Longest reply in tokens."""
+    stop_ids: tuple[int, ...] = ()
+    """A reply ends with any of these too, beside those that end every reply."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +84,22 @@ class PacedPolicy(Policy, Protocol):
 
     def collect(self) -> dict[str, Completion]:
         """Work for a moment; the completions that it ended, by episode. Often none."""
+
+
+@runtime_checkable
+class ReportingPolicy(Policy, Protocol):
+    """A policy that knows how it worked."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Figures of its work since they were last asked for, by the names that they have in the metrics log."""
+
+
+@runtime_checkable
+class RestingPolicy(Policy, Protocol):
+    """A policy that holds memory which the learner could use."""
+
+    def rest(self) -> None:
+        """Leave it to the learner, until the next publish or reply."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

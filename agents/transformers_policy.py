@@ -256,15 +256,19 @@ class TransformersPolicy:
         logprobs_BT = np.zeros(uniform_BT.shape, dtype=np.float32)
         first = np.arange(len(rows.requests))  # row in these three of each row that is left
         going = np.ones(len(first), dtype=bool)
+        stop_ids = [*self._stop_ids, *sampling.stop_ids]
         completions: dict[int, Completion] = {}
         for done in range(sampling.max_tokens):
             token_B, logprob_B = self._draw(rows.hidden_BD, uniform_BT[first, done], sampling.temperature)
             ids_BT[first, done], logprobs_BT[first, done] = token_B.cpu().numpy(), logprob_B.cpu().numpy()
-            ended = np.isin(ids_BT[first, done], self._stop_ids) | (done + 1 == sampling.max_tokens)
+            ended = np.isin(ids_BT[first, done], stop_ids) | (done + 1 == sampling.max_tokens)
             for row in np.flatnonzero(going & ended):
                 number, reply = int(rows.requests[row]), np.s_[first[row], : done + 1]
                 reply_ids, reply_logprobs = ids_BT[reply].tolist(), logprobs_BT[reply].tolist()
-                completions[number] = self._finish(requests[number], rows.cache, int(row), reply_ids, reply_logprobs)
+                stopped = reply_ids[-1] in stop_ids
+                completions[number] = self._finish(
+                    requests[number], rows.cache, int(row), reply_ids, reply_logprobs, stopped=stopped
+                )
             going &= ~ended
             if not going.any():
                 break
@@ -284,7 +288,14 @@ class TransformersPolicy:
         return token_B, logprobs_BV.gather(-1, token_B[:, None])[:, 0]
 
     def _finish(
-        self, request: GenerateRequest, cache: SlotCache, row: int, ids: list[int], logprobs: list[float]
+        self,
+        request: GenerateRequest,
+        cache: SlotCache,
+        row: int,
+        ids: list[int],
+        logprobs: list[float],
+        *,
+        stopped: bool,
     ) -> Completion:
         """Keep the row for the next turn if there is room; its last token has not been read yet."""
         read = request.ledger.token_ids + tuple(ids[:-1])
@@ -296,7 +307,7 @@ class TransformersPolicy:
             token_ids=tuple(ids),
             logprobs=tuple(logprobs),
             policy_versions=(self._version,) * len(ids),
-            finish_reason=FinishReason.STOP if ids[-1] in self.stop_ids else FinishReason.LENGTH,
+            finish_reason=FinishReason.STOP if stopped else FinishReason.LENGTH,
         )
 
     def _advance(self, rows: _Rows, token_B: Tensor) -> None:

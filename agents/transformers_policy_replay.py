@@ -72,8 +72,9 @@ class ReplayPolicy(TransformersPolicy):
                 logprobs[said].append(chosen_B[row])
                 if done + 1 == len(given[said]):
                     going[row] = False
+                    stopped = given[said][-1] in self.stop_ids
                     completions[number] = self._finish(
-                        requests[number], rows.cache, int(row), given[said], logprobs[said]
+                        requests[number], rows.cache, int(row), given[said], logprobs[said], stopped=stopped
                     )
             if not going.any():
                 break

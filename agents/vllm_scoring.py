@@ -14,18 +14,22 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from vllm import SamplingParams
-
+from visualzoom.agents.engine_policy import Asked, EnginePolicy
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.replies import history_before, replies_of
-from visualzoom.agents.vllm_policy import VLLMPolicy
+from visualzoom.agents.vllm_engine import rendered  # before vLLM
+from visualzoom.agents.vllm_here import EngineHere
 
+from vllm import SamplingParams  # isort: skip
+from vllm.v1.engine.llm_engine import LLMEngine  # isort: skip
+
+_ANYHOW: dict[str, Any] = {"temperature": 1.0, "max_tokens": 1, "stop_ids": ()}
 AT_ONCE = 512
 """Tokens that are asked for and not yet answered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Asked:
+class _Token:
     """One token."""
 
     episode: int
@@ -40,7 +44,7 @@ class _Asked:
 
 
 def score(
-    policy: VLLMPolicy,
+    policy: EnginePolicy,
     ledgers: Sequence[TokenLedger],
     temperature: float,
     on_progress: Callable[[int], None] | None = None,
@@ -54,15 +58,16 @@ def score(
         on_progress: Told how many more tokens are done.
     """
     logprobs: list[list[float]] = [[0.0] * ledger.num_sampled for ledger in ledgers]
-    waiting = _all(policy, ledgers)
-    asked: dict[str, _Asked] = {}
+    engine = _engine(policy)
+    waiting = _all(engine, ledgers)
+    asked: dict[str, _Token] = {}
     while True:
         for one in islice(waiting, AT_ONCE - len(asked)):
             asked[one.name] = one
-            policy.engine.add_request(one.name, one.prompt, _params(one.token, temperature))
+            engine.add_request(one.name, one.prompt, _params(one.token, temperature))
         if not asked:
             return logprobs
-        done = [output for output in policy.engine.step() if output.finished]
+        done = [output for output in engine.step() if output.finished]
         for output in done:
             one = asked.pop(output.request_id)
             logprobs[one.episode][one.number] = output.outputs[0].logprobs[0][one.token].logprob
@@ -70,17 +75,17 @@ def score(
             on_progress(len(done))
 
 
-def forget_keys(policy: VLLMPolicy) -> None:
+def forget_keys(policy: EnginePolicy) -> None:
     """Drop the keys and values that vLLM has kept."""
-    if not policy.engine.reset_prefix_cache(reset_running_requests=True):
+    if not _engine(policy).reset_prefix_cache(reset_running_requests=True):
         raise RuntimeError("vLLM did not reset its prefix cache")
 
 
-def forget_images(policy: VLLMPolicy) -> None:
+def forget_images(policy: EnginePolicy) -> None:
     """Drop the image features and processed images that vLLM has kept, and what was computed from them."""
     forget_keys(policy)
-    policy.engine.reset_encoder_cache()
-    policy.engine.reset_mm_cache()
+    _engine(policy).reset_encoder_cache()
+    _engine(policy).reset_mm_cache()
 
 
 def _params(token: int, temperature: float) -> SamplingParams:
@@ -89,13 +94,20 @@ def _params(token: int, temperature: float) -> SamplingParams:
     )
 
 
-def _all(policy: VLLMPolicy, ledgers: Sequence[TokenLedger]) -> Iterator[_Asked]:
+def _engine(policy: EnginePolicy) -> LLMEngine:
+    if not isinstance(policy.engine, EngineHere):
+        raise TypeError(f"an engine of this process scores given tokens, not a {type(policy.engine).__name__}")
+    return policy.engine.llm
+
+
+def _all(engine: LLMEngine, ledgers: Sequence[TokenLedger]) -> Iterator[_Token]:
     """Every sampled token; the images of a reply's history are processed once for all its tokens."""
     for episode, ledger in enumerate(ledgers):
         number = 0
         for reply in replies_of(ledger):
-            rendered = policy.rendered(history_before(ledger, reply.start))
+            history = history_before(ledger, reply.start)
+            (read,) = rendered(engine.renderer, [Asked(request_id="", ledger=history, seed=0, **_ANYHOW)])
             for place in range(reply.start, reply.stop):
-                prompt = {**rendered, "prompt_token_ids": list(ledger.token_ids[:place])}
-                yield _Asked(episode=episode, number=number, token=ledger.token_ids[place], prompt=prompt)
+                prompt = {**read, "prompt_token_ids": list(ledger.token_ids[:place])}
+                yield _Token(episode=episode, number=number, token=ledger.token_ids[place], prompt=prompt)
                 number += 1

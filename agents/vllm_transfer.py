@@ -1,9 +1,10 @@
 """Weights from the trainer to vLLM through its weight-transfer interface; both ends of the file backend stand here.
 
-The sender writes a safetensors file, into memory where the machine has /dev/shm, and sends its path. The receiver, in
-each worker process, hands the tensors to the model's own loader and then does what vLLM leaves undone on a CPU: a tied
-head has a packed copy of its weights there and would go on with the old ones without a word.
-Law: after `send_weights` the engine computes what a freshly started one would, once its caches are reset.
+Within one process the tensors are handed over as they are. Else the sender writes a safetensors file, into memory where
+the machine has /dev/shm, and sends its path. The receiver, in each worker, hands the tensors to the model's own loader
+and then does what vLLM leaves undone on a CPU: a tied head has a packed copy of its weights there and would go on with
+the old ones without a word.
+Law: afterwards the engine computes what a freshly started one would, once its caches are reset.
 """
 
 # pyright: reportMissingImports=false
@@ -34,14 +35,23 @@ class Workers(Protocol):
     def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> object: ...
 
 
-def send_weights(workers: Workers, weights: Iterable[tuple[str, Tensor]]) -> None:
-    """Give the workers new weights, by the names that they have in a checkpoint. No request may be under way."""
+def hand_over(workers: Workers, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Give the worker in this very process new weights, one after another as they are made. It copies them."""
+    _update(workers, {"tensors": ((name, tensor.detach()) for name, tensor in weights)})
+
+
+def send_file(workers: Workers, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Give workers that share a disk or memory new weights, by the names that they have in a checkpoint."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights}
     with tempfile.NamedTemporaryFile(dir=MEMORY if MEMORY.is_dir() else None, suffix=".safetensors") as file:
         save_file(tensors, file.name)
-        workers.collective_rpc("start_weight_update")
-        workers.collective_rpc("update_weights", kwargs={"update_info": {"path": file.name}})
-        workers.collective_rpc("finish_weight_update")
+        _update(workers, {"path": file.name})
+
+
+def _update(workers: Workers, update_info: dict[str, Any]) -> None:
+    workers.collective_rpc("start_weight_update")
+    workers.collective_rpc("update_weights", kwargs={"update_info": update_info})
+    workers.collective_rpc("finish_weight_update")
 
 
 @dataclass
@@ -51,9 +61,11 @@ class FileInit(WeightTransferInitInfo):
 
 @dataclass
 class FileUpdate(WeightTransferUpdateInfo):
-    """Where the weights are."""
+    """Where the weights are: one of the two."""
 
-    path: str
+    path: str = ""
+    tensors: Iterable[tuple[str, Tensor]] | None = None
+    """They themselves; from the same process only."""
 
 
 class FileReceiver(WeightTransferEngine[FileInit, FileUpdate]):
@@ -76,7 +88,10 @@ class FileReceiver(WeightTransferEngine[FileInit, FileUpdate]):
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: FileUpdate) -> None:
-        """Load a file of ours; safetensors run no code."""
+        """Load what was handed over, or a file of ours; safetensors run no code."""
+        if update_info.tensors is not None:
+            self.model.load_weights(update_info.tensors)
+            return
         with safe_open(update_info.path, framework="pt", device=str(self.device)) as file:
             self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118  no mapping
 

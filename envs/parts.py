@@ -12,7 +12,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from visualzoom.envs.boxes import COORDINATES, Coordinates
 from visualzoom.envs.protocols.protocol import PROTOCOLS, WordProtocol
-from visualzoom.envs.records import Reward, RewardFn
+from visualzoom.envs.records import Reward, RewardFn, ToolCall
 from visualzoom.envs.registry import made, misfit, resolve, suggest
 from visualzoom.envs.tools.registry import TOOLS
 from visualzoom.envs.tools.sight import Tool
@@ -51,6 +51,19 @@ def open_protocol(protocol: str | WordProtocol) -> WordProtocol:
     if not isinstance(found, WordProtocol):
         raise misfit(found, kind="protocol", needs="the methods of visualzoom.envs.WordProtocol")
     return found
+
+
+def closing_words(protocol: WordProtocol) -> str:
+    """What stands behind the JSON of a call: nothing that is said after it belongs to the call.
+
+    Raises:
+        ValueError: The dialect has no such words, or they begin a call too.
+    """
+    rendered = protocol.render_call(ToolCall(name="image_zoom_in_tool", arguments={"bbox_2d": [0, 0, 1, 1]}))
+    words = rendered.rpartition("}")[2].strip()
+    if not words or rendered.count(words) > 1:
+        raise ValueError(f"a call of {type(protocol).__name__} has no words of its own at its end")
+    return words
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from visualzoom.evaluation.evaluate import evaluate
 from visualzoom.evaluation.pictures import draw_boxes, transcript
 from visualzoom.training.api import ApiChoice, make_api_agent, open_server, told, usage_notes, usage_table
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
+from visualzoom.training.engine_choice import EngineChoice
 from visualzoom.training.evaluating import aligned
 from visualzoom.training.models import HUB_EXAMPLE, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
@@ -44,6 +46,7 @@ class AskConfig:
     """Of the sampling."""
     out: Path | None = None
     """Where to save the picture with the boxes drawn; the default is <picture>-zoom.png in this folder."""
+    engine: EngineChoice = field(default_factory=EngineChoice)
     machine: MachineConfig = field(default_factory=MachineConfig)
     api: ApiChoice = field(default_factory=ApiChoice)
 
@@ -120,6 +123,7 @@ def _ask_api(config: AskConfig, task: Task) -> Episode:
 
 
 def _ask_model(config: AskConfig, task: Task) -> Episode:
+    config.engine.check(config.machine)
     folder = model_folder(config.model)
     print(_advice(config, folder), end="")
     return _ask(config, settings_world(settings_of(config.model, folder).world), task)
@@ -134,6 +138,7 @@ def _ask(config: AskConfig, world: WorldConfig, task: Task) -> Episode:
     policy = settings_of(config.model, opened.folder).policy
     temperature = 1.0 if config.sampled else 0.0
     sampling = Sampling(temperature=temperature, max_tokens=policy.max_tokens)
-    agent = make_agent("vlm", opened.policy(), opened.renderer, sampling, max_context_tokens=policy.max_context_tokens)
-    (episode,) = evaluate(agent, make_env, [0], seed=config.seed).episodes
+    with closing(config.engine.open(opened, policy, config.machine, max_images=world.max_images)) as sampler:
+        agent = make_agent("vlm", sampler, opened.renderer, sampling, max_context_tokens=policy.max_context_tokens)
+        (episode,) = evaluate(agent, make_env, [0], seed=config.seed).episodes
     return episode

@@ -11,6 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -29,6 +30,7 @@ from visualzoom.algorithms.aggregation import KNOWN
 from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.boxes import Coordinates
+from visualzoom.envs.parts import closing_words, open_protocol
 from visualzoom.envs.registry import resolve, suggest
 from visualzoom.training.config import MachineConfig, PolicyConfig, TrainConfig, UsageError
 from visualzoom.training.metrics import TRACKERS, Tracker
@@ -162,14 +164,16 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
     if policy.engine == "transformers":
         return opened.policy()
     base = base_of(opened.folder)
+    module = opened.model.module
     vllm_policy = make_vllm_policy(
         str(opened.folder) if base is None else base.name,
         opened.renderer,
         policy,
         machine,
         max_images=max_images,
-        weights=lambda: whole_weights(opened.model.module),
+        weights=lambda: whole_weights(module),
         revision=None if base is None else base.revision,
+        adapted=module if publishes_adapter(module, policy) else None,
     )
     if base is not None:  # the engine has read the base alone
         vllm_policy.publish(0)
@@ -185,10 +189,17 @@ def make_vllm_policy(
     max_images: int,
     weights: Callable[[], Iterable[tuple[str, Tensor]]],
     revision: str | None = None,
+    adapted: Any = None,
 ) -> TrainedPolicy:
-    """A vLLM engine that begins with the weights in the model's folder and takes these at each publish."""
-    from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
+    """A vLLM engine that begins with the weights in the model's folder and takes these at each publish.
 
+    Of an `adapted` module it takes the adapter alone.
+    """
+    from visualzoom.agents.model_lora import rank_of
+    from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
+    from visualzoom.agents.vllm_transports import transport_for
+
+    gpu = torch.cuda.current_device() if machine.device == "cuda" else None
     settings = EngineSettings(
         revision=revision,
         max_context_tokens=policy.max_context_tokens,
@@ -196,8 +207,49 @@ def make_vllm_policy(
         dtype=machine.dtype,
         cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
         gpu_share=policy.engine_gpu_share,
+        process=policy.engine_process,
+        sleeps=gpu is not None and policy.engine_sleep,
+        transport=transport_for(process=policy.engine_process, learner_gpu=gpu, engine_gpu=gpu),
+        lora_rank=0 if adapted is None else rank_of(adapted),
     )
-    return VLLMPolicy(model, settings, weights=weights, stop_ids=renderer.stop_ids, banned_ids=renderer.banned_ids)
+    return VLLMPolicy(
+        model,
+        settings,
+        weights=weights,
+        adapter=None if adapted is None else partial(save_lora, adapted),
+        stop_ids=renderer.stop_ids,
+        banned_ids=renderer.banned_ids,
+    )
+
+
+def publishes_adapter(module: Any, policy: PolicyConfig) -> bool:
+    """Whether an engine is sent the adapter by itself.
+
+    Raises:
+        UsageError: It is asked for, and can't be.
+    """
+    from visualzoom.agents.model_lora import adapts_projections_alone
+
+    if policy.lora_publish != "adapter":
+        return False
+    if is_adapted(module) and adapts_projections_alone(module):
+        return True
+    why = "adapts layers outside of the language model" if is_adapted(module) else "has no adapter"
+    raise UsageError(f"--lora-publish adapter: this run {why}; leave it at merged")
+
+
+def call_end_ids(protocol: str, renderer: Renderer) -> tuple[int, ...]:
+    """Tokens with which a tool call ends in this dialect. A call whose end is spelled out in other tokens goes on.
+
+    Raises:
+        UsageError: The dialect's calls have no end of their own, or the tokenizer has no token for it.
+    """
+    with user_errors("--stop-after-call"):
+        words = closing_words(open_protocol(protocol))
+        ids = renderer.closing_ids(words)
+        if not ids:
+            raise ValueError(f"the tokenizer has no token with {words!r}; leave the flag out")
+        return ids
 
 
 def make_agent(

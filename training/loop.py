@@ -69,6 +69,7 @@ def train(config: TrainConfig) -> Summary | None:
                 reference = run.learner.reference_logprobs(batch) if objective.needs_reference else None
                 given = batch.credit_in(values, reference)
                 credit = credit_or_give_up(run, given)
+            run.rest_sampler()
             with clock.phase("update"):
                 report = run.learner.update(batch, credit, objective, values_T=values, reference_logprobs_T=reference)
             state.step, state.next_task = state.step + 1, gathered.next_task

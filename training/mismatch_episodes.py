@@ -25,7 +25,7 @@ from visualzoom.training.threads import choose_threads
 from visualzoom.training.world import env_maker, open_pool, unseen
 
 if TYPE_CHECKING:
-    from visualzoom.agents.vllm_policy import VLLMPolicy
+    from visualzoom.agents.engine_policy import EnginePolicy
 
 
 class Engines:
@@ -34,18 +34,18 @@ class Engines:
     def __init__(self, opened: OpenModel, policy: PolicyConfig, machine: MachineConfig, *, max_images: int) -> None:
         """Start nothing yet."""
         self._opened, self._policy, self._machine, self._max_images = opened, policy, machine, max_images
-        self._vllm: VLLMPolicy | None = None
+        self._vllm: EnginePolicy | None = None
 
     def sampler(self) -> TrainedPolicy:
         """The engine that the config names."""
         return self.vllm() if self._policy.engine == "vllm" else self._opened.policy()
 
-    def vllm(self) -> VLLMPolicy:
+    def vllm(self) -> EnginePolicy:
         """A vLLM engine with the learner's weights."""
         if self._vllm is None:
             policy = dataclasses.replace(self._policy, engine="vllm")
             made = make_policy(self._opened, policy, self._machine, max_images=self._max_images)
-            self._vllm = cast("VLLMPolicy", made)
+            self._vllm = cast("EnginePolicy", made)
         return self._vllm
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from visualzoom.training.reading import Reader
 from visualzoom.training.reading import Reading as Layout
 
 if TYPE_CHECKING:
-    from visualzoom.agents.vllm_policy import VLLMPolicy
+    from visualzoom.agents.engine_policy import EnginePolicy
 
 HEAD_ELEMENTS = 2**25
 
@@ -44,7 +44,7 @@ class Given:
     temperature: float = 1.0
     budget_tokens: int = 2048
     """Tokens that the learner reads in one pass."""
-    open_engine: Callable[[], VLLMPolicy] | None = None
+    open_engine: Callable[[], EnginePolicy] | None = None
     """Gives vLLM with the learner's weights: the same engine at every call."""
     on_progress: Callable[[int], None] | None = None
     """Told how many more of the sampled tokens have been read."""

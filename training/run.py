@@ -16,7 +16,7 @@ import torch
 
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.pool import EnvPool
-from visualzoom.agents.records import Agent, Sampling, TrainedPolicy
+from visualzoom.agents.records import Agent, Policy, ReportingPolicy, RestingPolicy, Sampling, TrainedPolicy
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Algorithm
@@ -29,6 +29,7 @@ from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 from visualzoom.evaluation.pictures import save_episode
 from visualzoom.training.assemble import (
     OpenModel,
+    call_end_ids,
     make_agent,
     make_algorithm,
     make_sampler,
@@ -111,8 +112,9 @@ class Run:
         prefix = forced_prefix(config) if mode is Mode.FORCED else ""
         agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
         measures = evaluate(agent, self.envs, unseen(num_tasks, self.source), seed=config.seed).measures
+        figures = policy_figures(self.policy)
         if log:
-            self.metrics.log(mode, self.state.step, measures.values())
+            self.metrics.log(mode, self.state.step, measures.values() | figures)
         return measures
 
     def earlier_rows(self) -> list[Row]:
@@ -137,6 +139,11 @@ class Run:
         if ledgers:  # else the first step will say how the episodes failed
             check_agreement(self.learner, ledgers, dtype=self.config.machine.dtype, when=when)
 
+    def rest_sampler(self) -> None:
+        """Let the sampler leave its memory to the learner; the publish that follows wakes it."""
+        if isinstance(self.policy, RestingPolicy):
+            self.policy.rest()
+
     def note_step(self, gathered: Gathered, report: LearnerReport, figures: Mapping[str, float]) -> dict[str, float]:
         """Count and log a step that was just taken; gives the row that was logged."""
         state = self.state
@@ -146,6 +153,7 @@ class Run:
         measures = measure([one.episode for one in done], reply_lengths(one.ledger for one in done))
         state.failed_episodes += measures.num_failed
         row = measures.values() | gathered.values(state.step - 1) | learner_values(report) | dict(figures)
+        row |= policy_figures(self.policy)
         self.metrics.log("train", state.step, row)
         return row
 
@@ -246,11 +254,12 @@ def forced_prefix(config: TrainConfig) -> str:
 def _agent(
     config: TrainConfig, policy: TrainedPolicy, opened: OpenModel, *, temperature: float, prefix: str = ""
 ) -> Agent:
+    stop_ids = call_end_ids(config.world.protocol, opened.renderer) if config.policy.stop_after_call else ()
     return make_agent(
         config.agent,
         policy,
         opened.renderer,
-        Sampling(temperature=temperature, max_tokens=config.policy.max_tokens),
+        Sampling(temperature=temperature, max_tokens=config.policy.max_tokens, stop_ids=stop_ids),
         max_context_tokens=config.policy.max_context_tokens,
         forced_prefix=prefix,
     )
@@ -323,6 +332,11 @@ def with_length(config: TrainConfig) -> Terms:
     """The terms, with the most tokens that the replies of an episode can have where a constant is asked for."""
     most = min(config.policy.max_tokens * config.world.max_turns, config.policy.max_context_tokens)
     return config.terms if config.terms.length_tokens else replace(config.terms, length_tokens=most)
+
+
+def policy_figures(policy: Policy) -> dict[str, float]:
+    """How the policy worked since this was last asked; nothing if it does not know."""
+    return dict(policy.figures()) if isinstance(policy, ReportingPolicy) else {}
 
 
 def learner_values(report: LearnerReport) -> dict[str, float]:

@@ -19,16 +19,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["*.py"]
 
 
-@pytest.fixture(scope="session")
-def tiny() -> Iterator[Following]:
-    """The built-in model and an engine that follows it."""
+@pytest.fixture(scope="session", params=["here", "own"])
+def tiny(request: pytest.FixtureRequest) -> Iterator[Following]:
+    """The built-in model and an engine that follows it, in this process and in its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of vLLM's own imports
         from following import Following
 
         from visualzoom.agents.tiny_model import ASSETS
 
-        following = Following(ASSETS)
+        following = Following(ASSETS, request.param)
     yield following
     following.policy.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from following import Following, noise
 
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
-from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling
+from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling, ShownImage
 from visualzoom.agents.tokens import Rendered
+from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.training.canary import check_agreement
 from visualzoom.training.config import UsageError
 from visualzoom.training.learner import Learner, LearnerConfig
@@ -101,20 +103,51 @@ def test_the_canary_sings_until_weights_are_not_the_same(fresh: Following) -> No
 
 
 def test_a_token_carries_the_version_that_sampled_it(fresh: Following) -> None:
+    requests, sampling = fresh.requests(2, 4), Sampling(temperature=1.5, max_tokens=60)
+    fresh.policy.submit(requests, sampling)
+    done: dict[str, Completion] = {}
+    for version in itertools.count(1):  # odd versions have other weights than even ones
+        done |= fresh.policy.collect()
+        done |= fresh.policy.collect()
+        if len(done) == len(requests):
+            break
+        fresh.undisturb()
+        if version % 2:
+            fresh.disturb("layers.0")
+        fresh.policy.publish(version)
+    ledgers = [request.ledger.with_completion(done[request.episode_id]) for request in requests]
+    assert any(len(set(one.policy_versions)) > 3 for one in done.values()), "replies span versions"
+    versions_T = torch.tensor([version for one in ledgers for version in one.policy_versions if version is not None])
+    fresh.undisturb()
+    gaps_T = fresh.mismatch(ledgers, temperature=1.5)
+    fresh.disturb("layers.0")
+    other_gaps_T = fresh.mismatch(ledgers, temperature=1.5)
+    odd_T = versions_T % 2 == 1
+    assert gaps_T[~odd_T].max() < NEAR < 10 * NEAR < gaps_T[odd_T].max()
+    assert other_gaps_T[odd_T].max() < NEAR < 10 * NEAR < other_gaps_T[~odd_T].max()
+
+
+def test_versions_only_rise(fresh: Following) -> None:
     requests = fresh.requests(2, 2)
     fresh.policy.submit(requests, Sampling(max_tokens=40))
     done: dict[str, Completion] = {}
-    for _ in range(4):
+    for version in range(1, 1000):
+        fresh.policy.publish(version)
         done |= fresh.policy.collect()
-    fresh.policy.publish(1)
-    fresh.policy.publish(2)
-    while len(done) < len(requests):
-        done |= fresh.policy.collect()
-    versions = [one.policy_versions for one in done.values()]
-    assert all(list(one) == sorted(one) and 1 not in one for one in versions)
-    assert any({0, 2} == set(one) for one in versions), "a reply spans both"
-    counts = {one.count(0) for one in versions if 2 in one}
-    assert len(counts) == 1, "all were interrupted after the same number of tokens"
+        if len(done) == len(requests):
+            break
+    assert all(list(one.policy_versions) == sorted(one.policy_versions) for one in done.values())
+    assert any(len(set(one.policy_versions)) > 2 for one in done.values())
+    assert fresh.policy.version >= max(max(one.policy_versions) for one in done.values())
+
+
+def test_the_engine_has_weights_of_its_own(fresh: Following) -> None:
+    requests, sampling = fresh.requests(2, 2), Sampling(max_tokens=12)
+    before = fresh.policy.generate(requests, sampling)
+    fresh.disturb("")
+    fresh.policy.reset_caches()
+    after = fresh.policy.generate(requests, sampling)
+    assert [one.token_ids for one in before] == [one.token_ids for one in after]
 
 
 def test_the_end_of_a_reply_has_a_reason(fresh: Following) -> None:
@@ -150,3 +183,50 @@ def test_what_is_released_stops(fresh: Following) -> None:
     assert list(done) == [requests[1].episode_id]
     again = replace(requests[0], seed=1)
     assert fresh.policy.generate([again], Sampling(max_tokens=4))
+
+
+def test_an_image_is_sent_once(fresh: Following) -> None:
+    (request,), sampling = fresh.requests(1, 1, seed=4), Sampling(max_tokens=12)
+    (span,) = request.ledger.image_spans
+    same_name = ShownImage(key=span.image.key, pixels=noise(77).pixels)
+    other = replace(request, ledger=replace(request.ledger, image_spans=(replace(span, image=same_name),)))
+    first = fresh.policy.generate([request], sampling)
+    assert fresh.policy.generate([other], sampling) == first, "its name was enough"
+    fresh.policy.reset_caches()
+    assert fresh.policy.generate([other], sampling) != first, "its pixels were sent: they are others"
+    fresh.policy.reset_caches()
+    assert fresh.policy.generate([request], sampling) == first
+
+
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+def test_an_image_that_a_cache_has_lost_is_sent_again(fresh: Following, side: str) -> None:
+    requests, sampling = fresh.requests(1, 2, seed=5), Sampling(max_tokens=12)
+    first = fresh.policy.generate(requests, sampling)
+    fresh.forget_images(side)
+    assert fresh.policy.generate(requests, sampling) == first
+
+
+def test_a_reply_ends_with_what_the_sampling_names(fresh: Following) -> None:
+    requests = fresh.requests(2, 4)
+    whole = fresh.policy.generate(requests, Sampling(max_tokens=24))
+    ends = tuple({one.token_ids[3] for one in whole})
+    cut = fresh.policy.generate(requests, Sampling(max_tokens=24, stop_ids=ends))
+    for before, after in zip(whole, cut, strict=True):
+        end = next(at for at, token in enumerate(before.token_ids, 1) if token in ends)
+        assert after.token_ids == before.token_ids[:end]
+        assert after.finish_reason is FinishReason.STOP
+    plain = TransformersPolicy(fresh.model, stop_ids=fresh.policy.stop_ids, banned_ids=fresh.policy.banned_ids)
+    for one in plain.generate(requests, Sampling(max_tokens=24, stop_ids=ends)):
+        assert (one.token_ids[-1] in {*ends, *plain.stop_ids}) == (one.finish_reason is FinishReason.STOP)
+        assert not set(one.token_ids[:-1]) & {*ends, *plain.stop_ids}
+
+
+def test_a_group_reads_its_prompt_once(fresh: Following) -> None:
+    requests = fresh.requests(1, 8, seed=6)
+    fresh.policy.figures()
+    fresh.policy.generate(requests, Sampling(max_tokens=4))
+    whole_blocks = requests[0].ledger.num_tokens // 32 * 32
+    assert fresh.policy.num_cached_tokens == 7 * whole_blocks
+    expected = 7 * whole_blocks / (8 * requests[0].ledger.num_tokens)
+    assert fresh.policy.figures() == {"perf/prefix_hit_rate": pytest.approx(expected)}
+    assert fresh.policy.figures() == {}, "nothing was read since"

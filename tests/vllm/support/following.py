@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from visualzoom.agents.adapter_folder import Base
 from visualzoom.agents.chat import open_renderer
+from visualzoom.agents.engine_policy import EnginePolicy
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.model import VLModel
-from visualzoom.agents.model_lora import whole_weights
+from visualzoom.agents.model_lora import LoraSettings, add_lora, save_lora, whole_weights
 from visualzoom.agents.records import GenerateRequest, Sampling, ShownImage
+from visualzoom.agents.vllm_apart import EngineApart
 from visualzoom.agents.vllm_policy import EngineSettings, VLLMPolicy
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.pack import pack
@@ -23,23 +29,37 @@ SETTINGS = EngineSettings(max_context_tokens=1024, max_images=4, cache_gb=0.125)
 class Following:
     """The learner's model in transformers, the sampler's in vLLM."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, process: Literal["here", "own"] = "here", lora: LoraSettings | None = None
+    ) -> None:
         self.model = VLModel.open(folder)
+        if lora is not None:
+            add_lora(self.model.module, lora, base=Base(name=str(folder)), seed=0)
         self.renderer = open_renderer(folder)
         self.shipped = {name: weight.detach().clone() for name, weight in self.model.module.named_parameters()}
-        self.policy = VLLMPolicy(
-            str(folder),
-            SETTINGS,
+        self.folder, self.process, self.lora = folder, process, lora
+        self.policy = self.open_policy(
             weights=lambda: whole_weights(self.model.module),
             stop_ids=self.renderer.stop_ids,
             banned_ids=self.renderer.banned_ids,
         )
 
+    def open_policy(self, **given: Any) -> EnginePolicy:
+        """An engine, here or in a process of its own."""
+        rank = 0 if self.lora is None else self.lora.rank
+        adapter = None if self.lora is None else partial(save_lora, self.model.module)
+        settings = replace(SETTINGS, process=self.process, lora_rank=rank)
+        return VLLMPolicy(str(self.folder), settings, adapter=adapter, **given)
+
     def restore(self) -> None:
+        self.undisturb()
+        self.policy.publish(0)
+
+    def undisturb(self) -> None:
+        """The model's weights as shipped; the engine is not told."""
         with torch.no_grad():
             for name, weight in self.model.module.named_parameters():
                 weight.copy_(self.shipped[name])
-        self.policy.publish(0)
 
     def disturb(self, part: str, by: float = 0.05) -> None:
         """Change every weight whose name holds `part`."""
@@ -49,6 +69,14 @@ class Following:
             assert found
             for weight in found:
                 weight.add_(by * torch.randn(weight.shape, generator=generator))
+
+    def forget_images(self, side: str) -> None:
+        """Empty one of the two caches of processed images that vLLM keeps alike; in one process there is one."""
+        engine: Any = self.policy.engine
+        if side == "sender":
+            engine._engine.renderer.clear_mm_cache()
+        elif isinstance(engine, EngineApart):
+            engine._loop.run(engine._engine.engine_core.reset_mm_cache_async())
 
     def requests(self, num_images: int, siblings: int, seed: int = 0) -> list[GenerateRequest]:
         """Siblings with a picture of noise and a question longer than a block of the cache."""
