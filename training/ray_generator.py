@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import ray
 from torch import Tensor
 
-from visualzoom.agents.records import Completion, GenerateRequest, PacedPolicy, Sampling, TrainedPolicy
+from visualzoom.agents.records import Completion, GenerateRequest, PacedPolicy, ReportingPolicy, Sampling, TrainedPolicy
 from visualzoom.envs.vector.ray_surroundings import Surroundings
 from visualzoom.training.config import MachineConfig, PolicyConfig
 from visualzoom.training.ray_requests import Package, Unpacker
@@ -108,6 +108,11 @@ class Generator:
         while not done and time.monotonic() < until_s:
             done = self._policy.collect()
         return done
+
+    def figures(self) -> dict[str, float]:
+        """What the policy has to tell since it was last asked."""
+        policy = None if self._opened is None else self._opened.policy
+        return dict(policy.figures()) if isinstance(policy, ReportingPolicy) else {}
 
     def release(self, episode_ids: Sequence[str]) -> None:
         """Drop what is kept for these episodes."""

@@ -146,6 +146,14 @@ class GeneratorLink:
         self._packer.forget(episode_ids)
         self._actor.release.options(num_returns=0).remote(list(episode_ids))
 
+    def figures(self) -> dict[str, float]:
+        """What the generator has to tell of itself; nothing from one that is gone."""
+        try:
+            figures: dict[str, float] = self._answer(self._actor.figures.remote(), self._settings.timeout_s)
+        except GeneratorGone:  # whoever wants replies of it will find out
+            return {}
+        return figures
+
     def restart(self) -> list[Work]:
         """Kill the generator and start another; what it had to do."""
         self.kill()

@@ -14,6 +14,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from statistics import fmean
 from typing import Any
 
 import ray
@@ -190,6 +191,12 @@ class RayPolicy:
             self._done.pop(episode_id, None)
         for number, here in self._homes.leave(episode_ids).items():
             self._links[number].release(here)
+
+    def figures(self) -> dict[str, float]:
+        """Means over the generators of what each has to tell since it was last asked."""
+        told = [link.figures() for link in self._links]
+        names = {name for figures in told for name in figures}
+        return {name: fmean(figures[name] for figures in told if name in figures) for name in sorted(names)}
 
     def troubles(self) -> str:
         """What went wrong so far, counted, for a person; an empty text if nothing did."""
