@@ -24,9 +24,11 @@ from visualzoom.training.layout import Layout
 from visualzoom.training.learner_report import LearnerReport, Tally
 from visualzoom.training.loss_given import LossGiven, Predicted, speaking
 from visualzoom.training.pack import Batch, Stem
+from visualzoom.training.ranks import ALONE, Ranks
 from visualzoom.training.reading import Reader, Reading
 from visualzoom.training.reference import Reference, frozen_fingerprint
 from visualzoom.training.schedule import Schedule, Shape
+from visualzoom.training.shares import shares
 from visualzoom.training.stepper import Part, Stepper
 from visualzoom.training.trainable import choose_trained
 
@@ -86,6 +88,7 @@ class Learner:
         banned_ids: Sequence[int] = (),
         with_values: bool = False,
         reference: VLModel | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Prepare to train.
 
@@ -96,12 +99,15 @@ class Learner:
             with_values: Keep a critic, for algorithms that need values.
             reference: Keep the weights of this model as a reference policy, for objectives that need one: `model`
                 itself at the start of a run, later the model that the run began with. See reference.py.
+            ranks: This process among those that learn together. Each has a learner of the same model and config, and
+                calls the same methods with the same batches; what they return is of the whole batch.
 
         Raises:
             UsageError: A pattern of `config.freeze` matches no parameter, or nothing is left to train.
         """
         self.model = model
         self.config = config
+        self._ranks = ranks
         self._banned_N = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=model.device)
         trained = choose_trained(
             model, frozen=config.freeze, freeze_vision=config.freeze_vision, cache_gb=config.vision_cache_gb
@@ -115,7 +121,7 @@ class Learner:
         if self.critic is not None:
             rate = config.learning_rate if config.critic_learning_rate is None else config.critic_learning_rate
             parts += self.critic.parts(rate=rate, head_rate=config.value_learning_rate)
-        self._stepper = _stepper(parts, config, fused=model.device.type in ("cpu", "cuda"))
+        self._stepper = _stepper(parts, config, fused=model.device.type in ("cpu", "cuda"), ranks=ranks)
         self._generator = torch.Generator().manual_seed(config.seed)
 
     @torch.no_grad()
@@ -123,18 +129,18 @@ class Learner:
         """Value of the state before each action token, [T] float32."""
         if self.critic is None:
             raise ValueError("this learner keeps no critic; make it with with_values=True")
-        values_T = torch.empty(batch.num_actions)
+        values_T = torch.zeros(batch.num_actions)
         for layout in self._passes(batch.stems):
             values_T[layout.action_A] = self._only_values(layout).cpu()
-        return values_T
+        return self._ranks.merge(values_T)
 
     @torch.no_grad()
     def logprobs(self, batch: Batch) -> Tensor:
         """Log-probability of each action token under the present weights, [T] float32."""
-        logprobs_T = torch.empty(batch.num_actions)
+        logprobs_T = torch.zeros(batch.num_actions)
         for layout in self._passes(batch.stems):
             logprobs_T[layout.action_A] = self._predict(layout, batch.token_T).logprobs_A.cpu()
-        return logprobs_T
+        return self._ranks.merge(logprobs_T)
 
     def reference_logprobs(self, batch: Batch) -> Tensor:
         """Log-probability of each action token under the reference policy, [T] float32."""
@@ -176,7 +182,7 @@ class Learner:
             for stems in self._minibatches(batch.stems, objective.algorithm.num_minibatches):
                 self._accumulate(given, stems, tally)
                 self._step(tally)
-        return tally.report(self._stepper.learning_rate, batch)
+        return tally.over(self._ranks).report(self._stepper.learning_rate, batch)
 
     def _minibatches(self, stems: Sequence[Stem], num_minibatches: int) -> Iterator[list[Stem]]:
         """Shares of the stems, shuffled if there is more than one."""
@@ -188,11 +194,12 @@ class Learner:
             yield [stems[i] for i in share.tolist()]
 
     def _passes(self, stems: Sequence[Stem]) -> Iterator[Layout]:
-        """The passes of a mini-batch; each is back-propagated before the next is asked for."""
-        return self._reader.passes(stems)
+        """This rank's passes of a mini-batch; each is back-propagated before the next is asked for."""
+        shared = shares(stems, self._ranks.count, self._reader.cost)
+        return self._reader.passes(shared[self._ranks.number])
 
     def _accumulate(self, given: LossGiven, stems: Sequence[Stem], tally: Tally) -> None:
-        """Add up the gradient of one optimizer step over its passes."""
+        """Add up the gradient of one optimizer step over its passes, those of all ranks."""
         weights_T = given.weights(stems)
         for layout in self._passes(speaking(stems, given.heard(weights_T))):
             self._stepper.masters.take_gradients()  # of the pass before, and of a prompt whose tails are done
@@ -203,6 +210,7 @@ class Learner:
             self._stepper.masters.take_gradients()
             tally.add_pass(layout, output, loss_in)
         self._stepper.masters.take_gradients()
+        self._ranks.sum_gradients(self._stepper.masters.stepped)
 
     def _predict(self, layout: Layout, token_T: Tensor) -> Predicted:
         """Log-probability, entropy and value at each action of a pass."""
@@ -259,7 +267,7 @@ class Learner:
         self._generator.set_state(state["generator"])
 
 
-def _stepper(parts: Sequence[Part], config: LearnerConfig, *, fused: bool) -> Stepper:
+def _stepper(parts: Sequence[Part], config: LearnerConfig, *, fused: bool, ranks: Ranks) -> Stepper:
     schedule = Schedule(
         shape=config.schedule,
         warmup_steps=config.warmup_steps,
@@ -273,4 +281,5 @@ def _stepper(parts: Sequence[Part], config: LearnerConfig, *, fused: bool) -> St
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         fused=fused,
+        ranks=ranks,
     )

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from visualzoom.training.master_weights import MasterWeights
+from visualzoom.training.ranks import ALONE, Ranks
 from visualzoom.training.schedule import Schedule
 
 
@@ -38,8 +39,10 @@ class Stepper:
         weight_decay: float,
         max_grad_norm: float,
         fused: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Prepare to step these parts; the first of them is the one that is reported."""
+        self._ranks = ranks
         self.masters = MasterWeights([parameter for part in parts for parameter in part.parameters])
         self.num_steps = 0
         """Optimizer steps taken."""
@@ -68,7 +71,7 @@ class Stepper:
         """
         self.masters.take_gradients()
         norms = [nn.utils.clip_grad_norm_(part, self._max_grad_norm) for part in self._clipped]
-        finite = all(bool(torch.isfinite(norm)) for norm in norms)
+        finite = self._ranks.all_agree(all(bool(torch.isfinite(norm)) for norm in norms))
         if finite:
             self.num_steps += 1
             share = self._schedule.share(self.num_steps)
