@@ -14,6 +14,7 @@ from visualzoom.algorithms.terms import Terms
 from visualzoom.training.schedule import Shape
 
 CriticKind = Literal["head", "shared", "separate"]
+ShardKind = Literal["none", "full"]
 
 
 class UsageError(ValueError):

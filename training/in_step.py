@@ -12,23 +12,39 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
+import torch
+
+from visualzoom.agents.model_shards import Shards
 from visualzoom.training.layout import Layout, lay_out_nothing
 from visualzoom.training.pack import Stem
 from visualzoom.training.reading import Block, Reader
 
 
-def passes_in_step(reader: Reader, shares: Sequence[Sequence[Stem]], number: int) -> Iterator[Layout]:
+def passes_in_step(
+    reader: Reader, shares: Sequence[Sequence[Stem]], number: int, held: Sequence[Shards]
+) -> Iterator[Layout]:
     """The passes of the rank of that number, to be gone through as those of `Reader.passes`.
 
     Args:
         reader: Of this rank; all have the same settings.
         shares: The stems of every rank.
         number: Of this rank.
+        held: What the passes read: this rank's shares of policy, and of the critic's model if it has one.
     """
+    for shards in held:
+        shards.with_tower = shards.tower_learns and any(_sees(stem) for share in shares for stem in share)
     ordered = [sorted(reader.blocks(share), key=lambda block: -len(block.tails)) for share in shares]
     for beside in zip_longest(*ordered):
         num_tail_passes = max(len(block.tails) for block in beside if block is not None)
         yield from _aligned(reader, beside[number], num_tail_passes)
+    if not torch.is_grad_enabled():  # else the backward passes have let everything go
+        for shards in held:
+            shards.settle()
+
+
+def _sees(stem: Stem) -> bool:
+    """Whether an image is read in it. Where no rank sees any, the tower gets no gradient at all, as with one rank."""
+    return any(span.start < branch.num_tokens for branch in stem.branches for span in branch.ledger.image_spans)
 
 
 def _aligned(reader: Reader, block: Block | None, num_tail_passes: int) -> Iterator[Layout]:

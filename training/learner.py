@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from visualzoom.agents.model import VLModel
+from visualzoom.agents.model_shards import Shards, shard
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Credit
-from visualzoom.training.config import CriticKind
+from visualzoom.training.config import CriticKind, ShardKind
 from visualzoom.training.critic import Critic
+from visualzoom.training.in_step import passes_in_step
 from visualzoom.training.layout import Layout
 from visualzoom.training.learner_report import LearnerReport, Tally
 from visualzoom.training.loss_given import LossGiven, Predicted, speaking
@@ -30,7 +32,7 @@ from visualzoom.training.reference import Reference, frozen_fingerprint
 from visualzoom.training.schedule import Schedule, Shape
 from visualzoom.training.shares import shares
 from visualzoom.training.stepper import Part, Stepper
-from visualzoom.training.trainable import choose_trained
+from visualzoom.training.trainable import choose_trained, trained_of
 
 __all__ = ["Learner", "LearnerConfig", "LearnerReport"]
 
@@ -73,6 +75,8 @@ class LearnerConfig:
     """Of features of a frozen tower."""
     freeze: tuple[str, ...] = ()
     """Shell patterns on the names of the parameters that shall not change."""
+    shard: ShardKind = "none"
+    """What each of several ranks holds of weights, gradients and optimizer state: all of them, or its share."""
     seed: int = 0
     """Of the order of mini-batches."""
 
@@ -109,15 +113,15 @@ class Learner:
         self.config = config
         self._ranks = ranks
         self._banned_N = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=model.device)
-        trained = choose_trained(
-            model, frozen=config.freeze, freeze_vision=config.freeze_vision, cache_gb=config.vision_cache_gb
-        )
+        choose_trained(model, frozen=config.freeze, freeze_vision=config.freeze_vision, cache_gb=config.vision_cache_gb)
+        self._frozen_mark = frozen_fingerprint(model.module)
         if config.checkpoint_layers:
             model.checkpoint_layers()
         self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)
         self.critic = Critic(config.critic, model, self._reader.hidden) if with_values else None
         self._reference = None if reference is None else Reference(model, reference)
-        parts = [Part(parameters=trained, peak_rate=config.learning_rate)]
+        self._held = self._share_weights() if config.shard == "full" and ranks.count > 1 else []
+        parts = [Part(parameters=trained_of(model), peak_rate=config.learning_rate)]
         if self.critic is not None:
             rate = config.learning_rate if config.critic_learning_rate is None else config.critic_learning_rate
             parts += self.critic.parts(rate=rate, head_rate=config.value_learning_rate)
@@ -196,7 +200,18 @@ class Learner:
     def _passes(self, stems: Sequence[Stem]) -> Iterator[Layout]:
         """This rank's passes of a mini-batch; each is back-propagated before the next is asked for."""
         shared = shares(stems, self._ranks.count, self._reader.cost)
+        if self._held:
+            return passes_in_step(self._reader, shared, self._ranks.number, self._held)
         return self._reader.passes(shared[self._ranks.number])
+
+    def _share_weights(self) -> list[Shards]:
+        """Hold a share of every weight, as each rank does, of all models that are trained."""
+        mesh = self._ranks.mesh(self.model.device)
+        trunk = None if self.critic is None else self.critic.trunk
+        held = [shard(self.model, mesh)] + ([] if trunk is None else [shard(trunk, mesh, head=False)])
+        if self._reference is not None:
+            self._reference.keep_share()
+        return held
 
     def _accumulate(self, given: LossGiven, stems: Sequence[Stem], tally: Tally) -> None:
         """Add up the gradient of one optimizer step over its passes, those of all ranks."""
@@ -204,6 +219,9 @@ class Learner:
         for layout in self._passes(speaking(stems, given.heard(weights_T))):
             self._stepper.masters.take_gradients()  # of the pass before, and of a prompt whose tails are done
             predicted = self._predict(layout, given.batch.token_T)
+            if not len(layout.action_A):  # a pass of nothing: other ranks still read
+                predicted.nothing().backward()
+                continue
             loss_in = given.loss_in(layout.action_A, layout.episode_A, predicted, weights_T)
             output = given.objective.loss(loss_in)
             output.loss.backward()
@@ -246,7 +264,7 @@ class Learner:
             "generator": self._generator.get_state(),
             "critic": None if self.critic is None else self.critic.state_dict(),
             "reference": None if self._reference is None else self._reference.fingerprint(),
-            "frozen": frozen_fingerprint(self.model.module),
+            "frozen": self._frozen_mark,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -257,7 +275,7 @@ class Learner:
         """
         if (state["critic"] is None) != (self.critic is None):
             raise ValueError("the saved learner and this one differ in whether they keep a critic")
-        if state["frozen"] != frozen_fingerprint(self.model.module):
+        if state["frozen"] != self._frozen_mark:
             raise ValueError("what is frozen is not what it was when this state was saved: the base model has changed")
         if self._reference is not None and state["reference"] != self._reference.fingerprint():
             raise ValueError("the reference policy is not what it was when this state was saved: the model has changed")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -44,8 +46,17 @@ class Ranks:
         """Whether this is the one that plays, logs and saves."""
         return self.number == 0
 
+    def mesh(self, device: torch.device) -> DeviceMesh:
+        """All ranks in a line, for what is held in shares."""
+        group: Any = dist.group.WORLD
+        return DeviceMesh.from_group(group, device.type)
+
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Let each rank have the sum of all ranks' gradients; a parameter without any stays without."""
+        """Let each rank have the sum of all ranks' gradients; a parameter without any stays without.
+
+        Gradients of weights that are held in shares are summed when they are made, and left alone here.
+        """
+        parameters = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
         if self.count == 1 or not parameters:
             return
         there_P = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)

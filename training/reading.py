@@ -18,6 +18,7 @@ from torch import Tensor
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_attention import Tree
 from visualzoom.agents.model_prefix import KeyValues
+from visualzoom.agents.model_shards import nothing_seen
 from visualzoom.agents.model_vision import visual_of
 from visualzoom.training.layout import (
     Layout,
@@ -126,11 +127,15 @@ class Reader:
 
 def _read(model: VLModel, placed: Placed, prefix: KeyValues | None, tree: Tree | None = None) -> Tensor:
     """Last hidden states of all places, rows after one another, [N, D]."""
-    visual = None
-    if placed.spans:
+    visual = nothing = None
+    if not placed.spans:
+        nothing = nothing_seen(model)
+    else:
         features = model.encode([span.image for _, span in placed.spans])
         visual = visual_of(features, placed.spans, model.device)
-    hidden_BND = model.hidden(placed.token_ids_BN, placed.positions_3BN, visual=visual, tree=tree, prefix=prefix)
+    hidden_BND = model.hidden(
+        placed.token_ids_BN, placed.positions_3BN, visual=visual, tree=tree, prefix=prefix, nothing=nothing
+    )
     return hidden_BND.flatten(0, 1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from learners import PolicyGradient, gradients, make_learner
 from ragged import IMAGES, Turn, play
+from torch.distributed.tensor import DTensor
 
 from visualzoom.agents.model_testing import open_ledger
 from visualzoom.algorithms.objective import Objective
@@ -55,24 +56,49 @@ def open_learner(family: str = "qwen3_vl", **fields: Any) -> Learner:
     return make_learner(family, ranks=ranks_of_group(), **fields)
 
 
-def gradients_replicated(_: Path) -> dict[str, Any]:
-    """Gradients of each batch, however it is cut."""
+def gradients_none(_: Path) -> dict[str, Any]:
+    """Gradients where every rank holds all weights."""
+    return _gradients("none")
+
+
+def gradients_full(_: Path) -> dict[str, Any]:
+    """Gradients where every rank holds a share of each weight."""
+    return _gradients("full")
+
+
+def steps_none(_: Path) -> dict[str, Any]:
+    """Five steps of SGD on each batch."""
+    return _steps("none")
+
+
+def steps_full(_: Path) -> dict[str, Any]:
+    """The same with shares."""
+    return _steps("full")
+
+
+def skipped_none(_: Path) -> dict[str, Any]:
+    """What is left of a step for which one rank alone has a gradient that is not finite."""
+    return _skipped(open_learner())
+
+
+def skipped_full(_: Path) -> dict[str, Any]:
+    """The same with shares."""
+    return _skipped(open_learner(shard="full"))
+
+
+def _gradients(mode: str) -> dict[str, Any]:
+    """Of each batch, however it is cut."""
     found: dict[str, Any] = {}
     for family in ("qwen3_vl_deepstack", "qwen2_5_vl"):
         for cut, fields in CUTS.items():
             for name, batch in BATCHES.items():
-                found[f"{family}, {cut}, {name}"] = gradients(open_learner(family, **fields), batch, PLAIN)
+                learner = open_learner(family, shard=mode, **fields)
+                found[f"{family}, {cut}, {name}"] = _whole(gradients(learner, batch, PLAIN))
     return found
 
 
-def steps_replicated(_: Path) -> dict[str, Any]:
-    """Five steps of SGD on each batch."""
-    return {name: _sgd_steps(open_learner(**CUTS["tails"]), batch) for name, batch in BATCHES.items()}
-
-
-def skipped_replicated(_: Path) -> dict[str, Any]:
-    """What is left of a step for which one rank alone has a gradient that is not finite."""
-    return _skipped(open_learner())
+def _steps(mode: str) -> dict[str, Any]:
+    return {name: _sgd_steps(open_learner(shard=mode, **CUTS["tails"]), batch) for name, batch in BATCHES.items()}
 
 
 def _sgd_steps(learner: Learner, batch: Batch) -> dict[str, Any]:
@@ -100,4 +126,9 @@ def _skipped(learner: Learner) -> dict[str, Any]:
 
 
 def _parameters(learner: Learner) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in learner.model.module.named_parameters()}
+    return _whole({name: parameter.detach() for name, parameter in learner.model.module.named_parameters()})
+
+
+def _whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies, put together from all ranks' shares where they are held in shares."""
+    return {name: (t.full_tensor() if isinstance(t, DTensor) else t).clone() for name, t in tensors.items()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from worlds import World, run_worlds
 
-CHECKS = ("gradients_replicated", "steps_replicated", "skipped_replicated")
+CHECKS = tuple(f"{check}_{mode}" for check in ("gradients", "steps", "skipped") for mode in ("none", "full"))
 Worlds = dict[int, World]
 
 
@@ -27,7 +27,7 @@ def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
         assert gap <= limit * scale, f"{name}: {gap:.3g} apart, {limit * scale:.3g} allowed"
 
 
-@pytest.mark.parametrize("mode", ["replicated"])
+@pytest.mark.parametrize("mode", ["none", "full"])
 def test_two_ranks_have_the_gradient_of_one(worlds: Worlds, mode: str) -> None:
     expected = worlds[1].of(f"gradients_{mode}")
     for rank in range(2):
@@ -37,7 +37,7 @@ def test_two_ranks_have_the_gradient_of_one(worlds: Worlds, mode: str) -> None:
             assert_near(found[case], gradients, 1e-5)
 
 
-@pytest.mark.parametrize("mode", ["replicated"])
+@pytest.mark.parametrize("mode", ["none", "full"])
 def test_two_ranks_are_where_one_is_after_five_steps(worlds: Worlds, mode: str) -> None:
     for rank in range(2):
         found = worlds[2].of(f"steps_{mode}", rank)
@@ -56,7 +56,7 @@ def assert_same_report(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert {key: found[key] for key in rest} == pytest.approx(rest, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["replicated"])
+@pytest.mark.parametrize("mode", ["none", "full"])
 def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_by_all(worlds: Worlds, mode: str) -> None:
     for rank in range(2):
         assert worlds[2].of(f"skipped_{mode}", rank) == {"skipped": 1, "taken": 0, "unmoved": True}
