@@ -9,13 +9,18 @@ from typing import Any
 import torch
 from learners import PolicyGradient, gradients, make_learner
 from ragged import IMAGES, Turn, play
+from torch import nn
 from torch.distributed.tensor import DTensor
 
-from visualzoom.agents.model_testing import open_ledger
+from visualzoom.agents.adapter_folder import Base
+from visualzoom.agents.model import VLModel
+from visualzoom.agents.model_lora import LoraSettings, add_lora
+from visualzoom.agents.model_testing import BANNED_IDS, open_ledger, random_module
 from visualzoom.algorithms.objective import Objective
-from visualzoom.training.learner import Learner
+from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.pack import Batch, pack
 from visualzoom.training.ranks import ranks_of_group
+from visualzoom.training.shared_state import join, plain_part, write_shares
 
 CUTS: dict[str, dict[str, Any]] = {
     "whole": {"budget_tokens": 10**6},
@@ -101,16 +106,71 @@ def _steps(mode: str) -> dict[str, Any]:
     return {name: _sgd_steps(open_learner(shard=mode, **CUTS["tails"]), batch) for name, batch in BATCHES.items()}
 
 
-def _sgd_steps(learner: Learner, batch: Batch) -> dict[str, Any]:
+def variants_none(_: Path) -> dict[str, Any]:
+    """Two steps of SGD for every kind of learner."""
+    return {name: _variant(name, "none") for name in VARIANTS}
+
+
+def variants_full(_: Path) -> dict[str, Any]:
+    """The same with shares."""
+    return {name: _variant(name, "full") for name in VARIANTS}
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "frozen tower": {"freeze_vision": True},
+    "frozen layer": {"freeze": ("*.layers.0.*", "*.blocks.1.*")},
+    "layers computed again": {"checkpoint_layers": True},
+    "critic that teaches the policy": {"critic": "shared"},
+    "critic of its own": {"critic": "separate"},
+    "critic of its own, frozen tower": {"critic": "separate", "freeze_vision": True},
+    "reference": {},
+    "adapter": {},
+    "untied head": {},
+    "half precision": {},
+}
+
+
+def _variant(name: str, mode: str) -> dict[str, Any]:
+    module = random_module("qwen3_vl")
+    if name == "adapter":
+        add_lora(module, LoraSettings(rank=4, alpha=8.0), base=Base(name="base"), seed=0)
+        for parameter_name, parameter in module.named_parameters():
+            if ".lora_B" in parameter_name:  # zero at first, and then A would have no gradient
+                nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(parameter_name)))
+    elif name == "untied head":
+        module.lm_head.weight = nn.Parameter(module.lm_head.weight.detach().clone())
+    elif name == "half precision":
+        module.to(torch.bfloat16)
+    model = VLModel(module)
+    config = LearnerConfig(warmup_steps=0, shard=mode, **CUTS["tails"], **VARIANTS[name])  # type: ignore[arg-type]
+    learner = Learner(
+        model,
+        config,
+        banned_ids=BANNED_IDS,
+        with_values=name.startswith("critic"),
+        reference=model if name in ("reference", "adapter") else None,
+        ranks=ranks_of_group(),
+    )
+    batch = BATCHES["images on both"]
+    found = _sgd_steps(learner, batch, num_steps=2)
+    if name in ("reference", "adapter"):
+        found["columns"]["reference"] = learner.reference_logprobs(batch)
+        found["columns"]["again"] = learner.logprobs(batch)
+    return found
+
+
+def _sgd_steps(learner: Learner, batch: Batch, num_steps: int = 5) -> dict[str, Any]:
     stepper = learner._stepper
     groups = [{"params": group["params"], "peak": 0.02} for group in stepper._optimizer.param_groups]
     stepper._optimizer = torch.optim.SGD(groups, lr=0.02)  # type: ignore[assignment]
-    algorithm = PolicyGradient(entropy=0.1, num_minibatches=min(2, len(batch.stems)))
+    algorithm = PolicyGradient(entropy=0.1, num_minibatches=min(2, len(batch.stems)), needs_values=bool(learner.critic))
     columns = {"before": learner.logprobs(batch)}
     objective = Objective(algorithm=algorithm)
     credit = objective.credit(batch.credit_in())
-    reports = [asdict(learner.update(batch, credit, objective)) for _ in range(5)]
+    reports = [asdict(learner.update(batch, credit, objective)) for _ in range(num_steps)]
     columns["after"] = learner.logprobs(batch)
+    if learner.critic is not None:
+        columns["values"] = learner.values(batch)
     return {"parameters": _parameters(learner), "reports": reports, "columns": columns}
 
 
@@ -132,3 +192,58 @@ def _parameters(learner: Learner) -> dict[str, torch.Tensor]:
 def _whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Copies, put together from all ranks' shares where they are held in shares."""
     return {name: (t.full_tensor() if isinstance(t, DTensor) else t).clone() for name, t in tensors.items()}
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    """An adapted learner with a critic of its own takes two steps, is saved by shares, and takes two more."""
+    learner = _critic_learner()
+    _adam_steps(learner)
+    ranks = ranks_of_group()
+    state = learner.state_dict()
+    write_shares(state, folder / f"shares-{ranks.count}", ranks)
+    parameters = _parameters(learner)
+    if ranks.is_first:
+        torch.save({"learner": plain_part(state), "model": parameters}, folder / f"saved-{ranks.count}.pt")
+    return {"parameters": parameters, "state": _whole_tree(state), **_adam_steps(learner)}
+
+
+def reloaded(folder: Path) -> dict[str, Any]:
+    """What 1, 2 and 3 ranks had saved, loaded by the ranks of this world; then the two more steps."""
+    found: dict[str, Any] = {}
+    for count in (1, 2, 3):
+        stored = torch.load(folder / f"saved-{count}.pt", weights_only=True)
+        learner = _critic_learner(stored["model"])
+        ranks = ranks_of_group()
+        mesh = ranks.mesh(torch.device("cpu")) if ranks.count > 1 else None
+        learner.load_state_dict(join(stored["learner"], folder / f"shares-{count}", ranks, mesh))
+        state = _whole_tree(learner.state_dict())
+        found[str(count)] = {"parameters": _parameters(learner), "state": state, **_adam_steps(learner)}
+    return found
+
+
+def _critic_learner(weights: dict[str, torch.Tensor] | None = None) -> Learner:
+    module = random_module("qwen3_vl").to(torch.bfloat16)
+    add_lora(module, LoraSettings(rank=4, alpha=8.0), base=Base(name="base"), seed=0)
+    for name, parameter in module.named_parameters():
+        if weights is not None:
+            parameter.data.copy_(weights[name])
+    fields: dict[str, Any] = {**CUTS["tails"], "critic": "separate", "shard": "full", "warmup_steps": 0}
+    config = LearnerConfig(learning_rate=1e-3, **fields)
+    return Learner(VLModel(module), config, banned_ids=BANNED_IDS, with_values=True, ranks=ranks_of_group())
+
+
+def _adam_steps(learner: Learner) -> dict[str, Any]:
+    batch = BATCHES["images on both"]
+    objective = Objective(algorithm=PolicyGradient(needs_values=True, num_minibatches=2))
+    reports = [asdict(learner.update(batch, objective.credit(batch.credit_in()), objective)) for _ in range(2)]
+    return {"reports": reports, "logprobs": learner.logprobs(batch), "values": learner.values(batch)}
+
+
+def _whole_tree(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _whole_tree(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_whole_tree(value) for value in tree]
+    if isinstance(tree, DTensor):
+        return tree.full_tensor()
+    return tree.clone() if isinstance(tree, torch.Tensor) else tree
