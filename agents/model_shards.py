@@ -11,9 +11,8 @@ inside of the layers, but also at its last hidden state, and from there on every
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +21,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from visualzoom.agents.model_vision import ImageFeatures, ImageShape
 from visualzoom.agents.records import ShownImage
-
-if TYPE_CHECKING:
-    from visualzoom.agents.model import VLModel
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -56,43 +53,64 @@ class Shards(nn.Module):
 
     def compute(self, compute: Callable[[], Result]) -> Result:
         """The function's result, with the root's weights whole while it runs."""
-        result: Any = compute() if self._busy else self(compute)
+        result: Result = compute() if self._busy else self(compute)
         return result
 
     def settle(self) -> None:
         """After passes without a gradient: let go of what is gathered, which the next step would make stale."""
         self._root.reset_iter_state()
 
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Within this context every process holds all weights, and each may read alone, without gradients.
+    def gather(self) -> None:
+        """Hold all weights in every process, which may then read alone, without gradients, until `let_go`.
 
         The module's parameters are then plain tensors. `state_dict` of the module would undo it: use `plain_state`.
         """
-        parts = [part for part in self.modules() if isinstance(part, FSDPModule) and part is not self]
-        for part in parts:
-            part.set_reshard_after_forward(False, recurse=False)
-            part.unshard()
+        for layer in self._layers():
+            layer.set_reshard_after_forward(False, recurse=False)
+            layer.unshard()
         self._root.unshard()
-        try:
-            yield
-        finally:
-            self.settle()
-            for part in parts:
-                part.set_reshard_after_forward(True, recurse=False)
+
+    def let_go(self) -> None:
+        """Hold shares again."""
+        self.settle()
+        for layer in self._layers():
+            layer.set_reshard_after_forward(True, recurse=False)
+
+    def _layers(self) -> list[FSDPModule]:
+        return [part for part in self.module.modules() if isinstance(part, FSDPModule)]
 
     @property
     def _root(self) -> Any:  # `fully_shard` has made it an FSDPModule
         return self
 
 
+class Held(Protocol):
+    """What may be held in shares."""
+
+    shards: Shards | None
+
+
+class Model(Held, Protocol):
+    """As much of a `VLModel` as is needed here; that file imports this one."""
+
+    module: Any
+    visual: Any
+    language: Any
+    shape: ImageShape
+
+    def encode(self, images: Sequence[ShownImage]) -> ImageFeatures: ...
+
+
+Holder = TypeVar("Holder", bound=Held)
+
+
 def within_shards(
-    method: Callable[Concatenate[VLModel, Given], Result],
-) -> Callable[Concatenate[VLModel, Given], Result]:
+    method: Callable[Concatenate[Holder, Given], Result],
+) -> Callable[Concatenate[Holder, Given], Result]:
     """A method that computes with weights: it finds them whole."""
 
     @functools.wraps(method)
-    def wrapped(model: VLModel, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def wrapped(model: Holder, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
         if model.shards is None:
             return method(model, *args, **kwargs)
         return model.shards.compute(lambda: method(model, *args, **kwargs))
@@ -100,7 +118,7 @@ def within_shards(
     return wrapped
 
 
-def shard(model: VLModel, mesh: DeviceMesh, *, head: bool = True) -> Shards:
+def shard(model: Model, mesh: DeviceMesh, *, head: bool = True) -> Shards:
     """Keep this process's share of each weight and let go of the rest. Every process of the mesh must call it.
 
     Args:
@@ -127,7 +145,7 @@ def shard(model: VLModel, mesh: DeviceMesh, *, head: bool = True) -> Shards:
     return shards
 
 
-def nothing_seen(model: VLModel) -> Tensor | None:
+def nothing_seen(model: Model) -> Tensor | None:
     """0, made of a blank image's features, so that a pass without an image goes through the tower where others do."""
     if model.shards is None or not model.shards.with_tower:
         return None

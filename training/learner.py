@@ -9,7 +9,9 @@ the parameters that require a gradient, less those that its config freezes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from visualzoom.training.ranks import ALONE, Ranks
 from visualzoom.training.reading import Reader, Reading
 from visualzoom.training.reference import Reference, frozen_fingerprint
 from visualzoom.training.schedule import Schedule, Shape
+from visualzoom.training.shared_state import join, plain_part, write_shares
 from visualzoom.training.shares import shares
 from visualzoom.training.stepper import Part, Stepper
 from visualzoom.training.trainable import choose_trained, trained_of
@@ -256,6 +259,40 @@ class Learner:
         else:
             tally.grad_norms.append(norm)
         tally.num_minibatches += 1
+
+    def gather(self) -> None:
+        """Hold all weights of the model for a while, to sample with them or to save them; `let_go` ends it."""
+        for shards in self._held[:1]:  # a critic's model neither samples nor is saved so
+            shards.gather()
+
+    def let_go(self) -> None:
+        """Hold shares again."""
+        for shards in self._held[:1]:
+            shards.let_go()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within this context this rank can read the model alone, without gradients. All ranks must be in it."""
+        self.gather()
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def saved_state(self) -> dict[str, Any]:
+        """`state_dict`, without the shares that `write_shares` writes; every rank has the same."""
+        state = self.state_dict()
+        return plain_part(state) if self._held else state
+
+    def write_shares(self, folder: Path) -> None:
+        """Write what of the state is held in shares, each rank its own."""
+        if self._held:
+            write_shares(self.state_dict(), folder, self._ranks)
+
+    def load_saved(self, state: Mapping[str, Any], folder: Path) -> None:
+        """Continue from `saved_state` and what `write_shares` wrote, by however many ranks. Raises as below."""
+        mesh = self._ranks.mesh(self.model.device) if self._held else None
+        self.load_state_dict(join(state, folder, self._ranks, mesh))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the model's weights, as tensors and plain values."""

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
 from torch.distributed import tensor as distributed_tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
@@ -23,13 +25,14 @@ from visualzoom.training.ranks import Ranks
 
 SHARES = "trainer/shares"
 """Folder of a checkpoint."""
+_DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 _NAME = "held in shares as"
 """Key of a dict that stands for a tensor."""
 
 
 def plain_part(state: Any) -> Any:
     """The same tree, with a note in place of each tensor that is held in shares."""
-    return _replaced(state, "", lambda name, tensor: {_NAME: name, "shape": list(tensor.shape), "dtype": tensor.dtype})
+    return _replaced(state, "", lambda name, t: {_NAME: name, "shape": list(t.shape), "dtype": str(t.dtype)})
 
 
 def write_shares(state: Any, folder: Path, ranks: Ranks) -> None:
@@ -38,8 +41,8 @@ def write_shares(state: Any, folder: Path, ranks: Ranks) -> None:
     _replaced(state, "", lambda name, tensor: found.setdefault(name, tensor))
     if not found:
         return
-    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    dcp.save(dict(found), storage_writer=writer, process_group=ranks.words)
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    save(dict(found), storage_writer=writer, process_group=ranks.words)
 
 
 def join(plain: Any, folder: Path, ranks: Ranks, mesh: DeviceMesh | None) -> Any:
@@ -54,10 +57,10 @@ def join(plain: Any, folder: Path, ranks: Ranks, mesh: DeviceMesh | None) -> Any
     wanted: dict[str, Tensor] = {}
     tree = _filled(plain, wanted, mesh)
     if wanted:
-        reader = dcp.HuggingFaceStorageReader(str(folder))
+        reader = HuggingFaceStorageReader(str(folder))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # what `no_dist` asks for
-            dcp.load(dict(wanted), storage_reader=reader, process_group=ranks.words, no_dist=mesh is None)
+            load(dict(wanted), storage_reader=reader, process_group=ranks.words, no_dist=mesh is None)
     return tree
 
 
@@ -68,7 +71,7 @@ def _replaced(tree: Any, name: str, replace: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: _replaced(value, f"{name}.{key}" if name else str(key), replace) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return [_replaced(value, f"{name}.{place}", replace) for place, value in enumerate(tree)]
+        return type(tree)(_replaced(value, f"{name}.{place}", replace) for place, value in enumerate(tree))
     return tree
 
 
@@ -77,11 +80,11 @@ def _filled(tree: Any, wanted: dict[str, Tensor], mesh: DeviceMesh | None) -> An
     if isinstance(tree, Mapping):
         if _NAME not in tree:
             return {key: _filled(value, wanted, mesh) for key, value in tree.items()}
-        shape, dtype = tree["shape"], tree["dtype"]
+        shape, dtype = tree["shape"], _DTYPES[tree["dtype"]]
         wanted[tree[_NAME]] = (
             torch.empty(shape, dtype=dtype)
             if mesh is None
             else distributed_tensor.empty(shape, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
         )
         return wanted[tree[_NAME]]
-    return [_filled(value, wanted, mesh) for value in tree] if isinstance(tree, (list, tuple)) else tree
+    return type(tree)(_filled(value, wanted, mesh) for value in tree) if isinstance(tree, (list, tuple)) else tree
