@@ -117,7 +117,7 @@ class Learner:
         self._ranks = ranks
         self._banned_N = torch.tensor(sorted(banned_ids), dtype=torch.int64, device=model.device)
         choose_trained(model, frozen=config.freeze, freeze_vision=config.freeze_vision, cache_gb=config.vision_cache_gb)
-        self._frozen_mark = frozen_fingerprint(model.module)
+        self._frozen_mark = frozen_fingerprint(model.module)  # taken before ranks hold shares, of which it can't be
         if config.checkpoint_layers:
             model.checkpoint_layers()
         self._reader = Reader(model, budget_tokens=config.budget_tokens, reading=config.reading)
@@ -301,8 +301,11 @@ class Learner:
             "generator": self._generator.get_state(),
             "critic": None if self.critic is None else self.critic.state_dict(),
             "reference": None if self._reference is None else self._reference.fingerprint(),
-            "frozen": self._frozen_mark,
+            "frozen": self._frozen(),
         }
+
+    def _frozen(self) -> str:
+        return self._frozen_mark if self._held else frozen_fingerprint(self.model.module)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; the model's weights are loaded separately.
@@ -312,7 +315,7 @@ class Learner:
         """
         if (state["critic"] is None) != (self.critic is None):
             raise ValueError("the saved learner and this one differ in whether they keep a critic")
-        if state["frozen"] != self._frozen_mark:
+        if state["frozen"] != self._frozen():
             raise ValueError("what is frozen is not what it was when this state was saved: the base model has changed")
         if self._reference is not None and state["reference"] != self._reference.fingerprint():
             raise ValueError("the reference policy is not what it was when this state was saved: the model has changed")
