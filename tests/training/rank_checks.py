@@ -63,12 +63,22 @@ def open_learner(family: str = "qwen3_vl", **fields: Any) -> Learner:
 
 def gradients_none(_: Path) -> dict[str, Any]:
     """Gradients where every rank holds all weights."""
-    return _gradients("none")
+    return _gradients("none", "tails")
 
 
 def gradients_full(_: Path) -> dict[str, Any]:
     """Gradients where every rank holds a share of each weight."""
-    return _gradients("full")
+    return _gradients("full", "tails")
+
+
+def every_cut_none(_: Path) -> dict[str, Any]:
+    """The same for the other ways of reading."""
+    return _gradients("none", "whole", "plain")
+
+
+def every_cut_full(_: Path) -> dict[str, Any]:
+    """The same with shares."""
+    return _gradients("full", "whole", "plain")
 
 
 def steps_none(_: Path) -> dict[str, Any]:
@@ -91,13 +101,13 @@ def skipped_full(_: Path) -> dict[str, Any]:
     return _skipped(open_learner(shard="full"))
 
 
-def _gradients(mode: str) -> dict[str, Any]:
-    """Of each batch, however it is cut."""
+def _gradients(mode: str, *cuts: str) -> dict[str, Any]:
+    """Of each batch, of each family."""
     found: dict[str, Any] = {}
     for family in ("qwen3_vl_deepstack", "qwen2_5_vl"):
-        for cut, fields in CUTS.items():
+        for cut in cuts:
             for name, batch in BATCHES.items():
-                learner = open_learner(family, shard=mode, **fields)
+                learner = open_learner(family, shard=mode, **CUTS[cut])
                 found[f"{family}, {cut}, {name}"] = _whole(gradients(learner, batch, PLAIN))
     return found
 
