@@ -39,7 +39,9 @@ class Ranks:
     number: int = 0
     count: int = 1
     words: ProcessGroup | None = None
-    """For plain values between CPUs, patient. Tensors of the learner go through the default group."""
+    """Between CPUs, patient: for what the first rank says."""
+    figures: ProcessGroup | None = None
+    """Between CPUs, for what is added up within an update. Gradients and weights go through the default group."""
 
     @property
     def is_first(self) -> bool:
@@ -74,7 +76,7 @@ class Ranks:
     def merge(self, column_T: Tensor) -> Tensor:
         """A column on the CPU of which each rank has filled its own places and left 0 in all others; in place."""
         if self.count > 1:
-            dist.all_reduce(column_T, group=self.words)
+            dist.all_reduce(column_T, group=self.figures)
         return column_T
 
     def all_agree(self, given: bool) -> bool:
@@ -82,7 +84,7 @@ class Ranks:
         if self.count == 1:
             return given
         answer = torch.tensor(int(given))
-        dist.all_reduce(answer, dist.ReduceOp.MIN, group=self.words)
+        dist.all_reduce(answer, dist.ReduceOp.MIN, group=self.figures)
         return bool(answer)
 
     def gather(self, thing: Thing) -> list[Thing]:
@@ -90,7 +92,7 @@ class Ranks:
         if self.count == 1:
             return [thing]
         things: list[Any] = [None] * self.count
-        dist.all_gather_object(things, thing, group=self.words)
+        dist.all_gather_object(things, thing, group=self.figures)
         return things
 
     def hear(self, thing: Thing | None = None) -> Thing:
@@ -112,8 +114,12 @@ def ranks_of_group() -> Ranks:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return ALONE
-    words: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=WORD_TIMEOUT_S))
-    return Ranks(number=dist.get_rank(), count=dist.get_world_size(), words=words)
+    words, figures = (_between_cpus(timeout_s) for timeout_s in (WORD_TIMEOUT_S, STEP_TIMEOUT_S))
+    return Ranks(number=dist.get_rank(), count=dist.get_world_size(), words=words, figures=figures)
+
+
+def _between_cpus(timeout_s: float) -> Any:
+    return dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s))
 
 
 def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:

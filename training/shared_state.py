@@ -42,7 +42,7 @@ def write_shares(state: Any, folder: Path, ranks: Ranks) -> None:
     if not found:
         return
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    save(dict(found), storage_writer=writer, process_group=ranks.words)
+    save(dict(found), storage_writer=writer, process_group=ranks.figures)
 
 
 def join(plain: Any, folder: Path, ranks: Ranks, mesh: DeviceMesh | None) -> Any:
@@ -60,7 +60,7 @@ def join(plain: Any, folder: Path, ranks: Ranks, mesh: DeviceMesh | None) -> Any
         reader = HuggingFaceStorageReader(str(folder))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # what `no_dist` asks for
-            load(dict(wanted), storage_reader=reader, process_group=ranks.words, no_dist=mesh is None)
+            load(dict(wanted), storage_reader=reader, process_group=ranks.figures, no_dist=mesh is None)
     return tree
 
 

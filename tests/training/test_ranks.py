@@ -108,7 +108,7 @@ def test_every_kind_of_learner_learns_by_two_ranks_what_it_does_by_one(more_worl
 
 @pytest.mark.slow
 def test_what_any_number_of_ranks_has_saved_any_number_goes_on_from(storing_worlds: Worlds) -> None:
-    """Bit for bit: weights, float32 copies, moments, the critic's own model; on as many ranks the steps after it too."""
+    """Bit for bit: weights, float32 copies, moments, the critic's own model; on as many ranks the next steps too."""
     for count, world in storing_worlds.items():
         for rank in range(count):
             loaded = world.of("reloaded", rank)
