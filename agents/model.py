@@ -33,6 +33,7 @@ from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
 from visualzoom.agents.model_head import chosen_logprobs, head_logits
 from visualzoom.agents.model_lora import load_lora
 from visualzoom.agents.model_prefix import KeyValues
+from visualzoom.agents.model_shards import Shards, within_shards
 from visualzoom.agents.model_vision import (
     FeatureStore,
     ImageFeatures,
@@ -119,6 +120,7 @@ class VLModel:
         self.language = module.model.language_model
         self._tower = family.tower(self.visual)
         self._frozen: FeatureStore | None = None
+        self.shards: Shards | None = None
         self._recomputed: tuple[nn.Module, ...] = ()
         vision = module.config.vision_config
         self.shape = ImageShape(
@@ -225,6 +227,7 @@ class VLModel:
                 self._frozen.add([image], self._encode([image]))  # alone: what is kept must not depend on its company
         return self._frozen.features(images)
 
+    @within_shards
     def _encode(self, images: Sequence[ShownImage]) -> ImageFeatures:
         stack = stack_images(images, self.shape)
         with model_recompute.recomputed(self._recomputed):
@@ -249,6 +252,7 @@ class VLModel:
             images.append((span.start, rows, columns))
         return _positions(num_tokens, tuple(images))
 
+    @within_shards
     def hidden(
         self,
         token_ids_BT: Tensor,
@@ -259,6 +263,7 @@ class VLModel:
         cache: SlotCache | None = None,
         tree: Tree | None = None,
         prefix: KeyValues | None = None,
+        nothing: Tensor | None = None,
     ) -> Tensor:
         """Last hidden states [B, T, D].
 
@@ -270,12 +275,15 @@ class VLModel:
             cache: Takes the new keys and values, and gives the earlier ones.
             tree: Reads the one row as prompts and tails.
             prefix: Takes the keys and values of a prompt, or gives them to the tails of the one row.
+            nothing: A 0 to be added, whose gradient goes where it came from; see `nothing_seen`.
         """
         embeds = self.language.embed_tokens(token_ids_BT)
         extra: dict[str, object] = {}
         if visual is not None:
             embeds = self._put(embeds, visual)
             extra = self._deepstack(embeds, visual)
+        if nothing is not None:
+            embeds = embeds + nothing
         with model_recompute.recomputed(self._recomputed if cache is None else ()):
             output = self.language(
                 inputs_embeds=embeds,
@@ -292,11 +300,13 @@ class VLModel:
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD
 
+    @within_shards
     def logprobs(self, hidden_AD: Tensor, ban_V: Tensor, temperature: float) -> Tensor:
         """Float32 log-probabilities [A, V] of the distribution that tokens are drawn from."""
         logits_AV = head_logits(hidden_AD, self._head_weight) + ban_V
         return functional.log_softmax(logits_AV if temperature == 1.0 else logits_AV / temperature, dim=-1)
 
+    @within_shards
     def chosen_logprobs(
         self, hidden_AD: Tensor, token_A: Tensor, *, banned_N: Tensor, temperature: float, chunk_elements: int
     ) -> tuple[Tensor, Tensor]:

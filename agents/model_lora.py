@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from visualzoom.agents.adapter_folder import ADAPTER_WEIGHTS, Base
 from visualzoom.agents.model_names import joint_pattern, pick
+from visualzoom.agents.model_shards import plain_state
 from visualzoom.envs.registry import suggest
 
 LANGUAGE = "model.language_model."
@@ -197,5 +198,8 @@ def _linear_names(module: nn.Module) -> list[str]:
 
 def _weights(module: Any) -> dict[str, Tensor]:
     """The adapter's own weights, by the names of peft's files; they share memory with the module."""
-    found = _peft().get_peft_model_state_dict(module, adapter_name=_ADAPTER, save_embedding_layers=False)
+    state = plain_state(module)  # the module's own method would undo the gathering of shares
+    found = _peft().get_peft_model_state_dict(
+        module, state_dict=state, adapter_name=_ADAPTER, save_embedding_layers=False
+    )
     return {_PREFIX + name: tensor for name, tensor in found.items()}

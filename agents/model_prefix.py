@@ -57,6 +57,11 @@ class PrefixStore:
         prefix_key, prefix_value = self._leaves[2 * layer : 2 * layer + 2]
         return torch.cat([prefix_key, key], dim=2), torch.cat([prefix_value, value], dim=2)
 
+    def leave_zeros(self) -> None:
+        """Leave the last state a gradient of zeros, so that `backward` goes through the prompt and changes nothing."""
+        if self.last_1D.requires_grad:
+            self.last_1D.grad = torch.zeros_like(self.last_1D)
+
     def backward(self) -> None:
         """Send what the tails' backward passes have left in the leaves through the prompt; once, at the end."""
         pairs = [

@@ -24,6 +24,7 @@ from visualzoom.agents.agent import VLMAgent
 from visualzoom.agents.chat import Renderer, open_renderer
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_lora import is_adapted, save_lora, whole_weights
+from visualzoom.agents.model_shards import plain_state
 from visualzoom.agents.records import Policy, Sampling, TrainedPolicy
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.aggregation import KNOWN
@@ -70,6 +71,8 @@ class OpenModel:
     def save(self, folder: Path, *, coordinates: Coordinates) -> None:
         """Write weights and words into a folder that opens here and in transformers; an adapter without its base.
 
+        Weights that learner ranks hold in shares must be gathered meanwhile.
+
         Args:
             folder: Is there already.
             coordinates: In which the model gives boxes.
@@ -80,7 +83,8 @@ class OpenModel:
         if is_adapted(self.model.module):
             save_lora(self.model.module, folder)
         else:
-            self.model.module.save_pretrained(folder)
+            whole = None if self.model.shards is None else plain_state(self.model.module)
+            self.model.module.save_pretrained(folder, state_dict=whole)
 
 
 def open_model(name: str, machine: MachineConfig) -> OpenModel:

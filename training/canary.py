@@ -11,21 +11,21 @@ from collections.abc import Sequence
 
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.training.config import UsageError
-from visualzoom.training.learner import Learner
 from visualzoom.training.pack import pack
+from visualzoom.training.team import AnyLearner
 
 MOST_MEAN_GAP = {"float32": 1e-3, "bfloat16": 0.05}
 """In nats, by the type of the weights. Different weights differ by a tenth at least, rounding by 1e-6 and by 0.01."""
 NUM_TASKS, NUM_SIBLINGS = 4, 2
 
 
-def mean_gap(learner: Learner, ledgers: Sequence[TokenLedger]) -> float:
+def mean_gap(learner: AnyLearner, ledgers: Sequence[TokenLedger]) -> float:
     """|log-probability of the sampler - that of the learner|, averaged over the sampled tokens."""
     batch = pack(ledgers, [0.0] * len(ledgers), [0] * len(ledgers))
     return float((learner.logprobs(batch) - batch.behaviour_logprobs_T).abs().mean())
 
 
-def check_agreement(learner: Learner, ledgers: Sequence[TokenLedger], *, dtype: str, when: str) -> float:
+def check_agreement(learner: AnyLearner, ledgers: Sequence[TokenLedger], *, dtype: str, when: str) -> float:
     """The mean gap.
 
     Raises:

@@ -21,6 +21,7 @@ from visualzoom.training.checks import check_train, scope_warning
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
 from visualzoom.training.dry_run import dry_run, take_dry_run
+from visualzoom.training.launch import after_restart, joined, launched
 from visualzoom.training.models import quiet_loading
 from visualzoom.training.run_folder import saved_config
 from visualzoom.training.threads import choose_threads, set_threads
@@ -159,7 +160,10 @@ def _parse(kind: type[Config], name: str, arguments: Sequence[str]) -> Config:
 
 def _train(arguments: Sequence[str]) -> int:
     asked, arguments = take_dry_run(arguments)
+    if launched()[0]:
+        return _follow()
     config = parse_train(arguments)
+    config = parse_train(after_restart(arguments, config.out))
     threads = choose_threads(config.machine.num_threads)
     if config.resume is None:  # a resumed run keeps what it has chosen
         config = settled(config, num_threads=threads)
@@ -175,7 +179,20 @@ def _train(arguments: Sequence[str]) -> int:
     if warning:
         print(warning, flush=True)
     quiet_loading()
-    return STOPPED if train(config) is None else 0
+    with joined() as ranks:
+        summary = train(config, ranks)
+    return STOPPED if summary is None else 0
+
+
+def _follow() -> int:
+    """A learner rank that torchrun has started beside the first one."""
+    set_threads(1)  # until the first rank says how many
+
+    from visualzoom.training.follower import follow
+
+    quiet_loading()
+    with joined() as ranks:
+        return follow(ranks)
 
 
 def settled(config: TrainConfig, *, num_threads: int) -> TrainConfig:

@@ -14,6 +14,7 @@ from visualzoom.algorithms.terms import Terms
 from visualzoom.training.schedule import Shape
 
 CriticKind = Literal["head", "shared", "separate"]
+ShardKind = Literal["none", "full"]
 
 
 class UsageError(ValueError):
@@ -184,6 +185,9 @@ class LearnConfig:
     """Tokens in one forward pass of the learner: a bound on memory that changes nothing but rounding."""
     checkpoint_layers: bool = False
     """Compute each layer again in the backward pass: a third more time, far less memory. Changes no number."""
+    shard: ShardKind = "none"
+    """What each learner rank of torchrun keeps. none: all weights and the optimizer's state; full: a share of both, and
+    each layer is gathered while it is read. Nothing for a single process. Changes nothing but rounding."""
     reading: Literal["shared", "plain"] = "shared"
     """shared: the learner reads a prompt once for all its episodes; plain: once for each, in padded rows. Changes
     nothing but rounding and time."""
@@ -363,9 +367,12 @@ class TrainConfig:
         _at_least(0, seed=self.seed, env_workers=self.env_workers)
 
 
-FREE_ON_RESUME = frozenset({"steps", "out", "resume", "report", "env_workers", "placement.generator_timeout_s"})
+FREE_ON_RESUME = frozenset(
+    {"steps", "out", "resume", "report", "env_workers", "learn.shard", "placement.generator_timeout_s"}
+)
 """Fields that a resumed run may change: they decide how long it goes on and what is kept, never a weight. `steps` is
-one of them only while the learning rate is constant: a falling one ends with the last step."""
+one of them only while the learning rate is constant: a falling one ends with the last step. `shard` may change as the
+number of learner ranks may: sums then round otherwise, and that is all."""
 
 DEEPEYES_7B = TrainConfig(
     preset="deepeyes-7b",
@@ -389,6 +396,7 @@ DEEPEYES_7B = TrainConfig(
         vision_cache_gb=16.0,
         micro_batch_tokens=32768,
         checkpoint_layers=True,
+        shard="full",
     ),
     machine=MachineConfig(device="cuda", dtype="bfloat16"),
     report=ReportConfig(eval_every=10, checkpoint_every=10),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from visualzoom.agents.model import VLModel
+from visualzoom.agents.model_shards import own_rows
 from visualzoom.training.config import CriticKind
 from visualzoom.training.layout import Layout
 from visualzoom.training.stepper import Part
@@ -94,7 +95,7 @@ class Critic:
         if trained.keys() != state["trunk"].keys():
             raise ValueError("the saved critic was trained in other weights than this one; freeze what was frozen then")
         for name, parameter in trained.items():
-            parameter.copy_(state["trunk"][name])
+            parameter.copy_(own_rows(state["trunk"][name], parameter))
 
     def _trained(self) -> dict[str, nn.Parameter]:
         """What a separate critic trains of its model."""

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from visualzoom.training.config import TrainConfig
+from visualzoom.training.config import TrainConfig, UsageError
 
 
 def take_gpu(config: TrainConfig) -> int | None:
@@ -16,9 +16,17 @@ def take_gpu(config: TrainConfig) -> int | None:
 
     Returns:
         GPUs that a Ray session begun here may hand out; None for all that there are.
+
+    Raises:
+        UsageError: Several learner ranks have the first GPUs of this machine, which such a session would hand out too.
     """
     num_gpus = torch.cuda.device_count() if config.machine.device == "cuda" else 0
     if config.placement.cluster != "ray" or num_gpus < 2 or os.environ.get("RAY_ADDRESS"):
         return None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "--cluster ray with several learner ranks: Ray would give their GPUs to generators. Start a cluster on other "
+            "machines, or with `ray start --head --num-gpus` less theirs, and name it in RAY_ADDRESS"
+        )
     torch.cuda.set_device(num_gpus - 1)
     return num_gpus - 1

@@ -54,6 +54,11 @@ class SharedPrompt:
             self._stores[id(model)] = PrefixStore(recorder, hidden_ND[-1:])
         return self._stores[id(model)]
 
+    def keep_up(self, model: VLModel) -> None:
+        """Read it as if tails followed, and leave it a gradient of zeros: other ranks do this with a real prompt."""
+        if id(model) not in self._stores:
+            self.store(model).leave_zeros()
+
     def backward(self) -> None:
         """Send the gradient that all tails have left through it, once."""
         for store in self._stores.values():
@@ -74,11 +79,13 @@ class Layout:
     """The prompt, if it is no part of the row: `source_A` then counts its last token as 0, the row's first as 1."""
     num_tokens_before: int = 0
     """Tokens of a pass over the prompt that was made for this pass and those after it."""
+    company: SharedPrompt | None = None
+    """A prompt of nothing that is read before, because another rank reads a prompt now; see in_step.py."""
 
     @property
     def num_tokens_read(self) -> int:
         """Places that go through the model, padding too."""
-        return self.num_tokens_before + self.placed.token_ids_BN.numel()
+        return self.num_tokens_before + self.placed.token_ids_BN.numel() if len(self.action_A) else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +96,18 @@ class _Piece:
     first: int
     stop: int
     start: int
+
+
+def lay_out_nothing(model: VLModel) -> Layout:
+    """A pass over one token that predicts no action: what a rank reads while others have more to read than it has."""
+    none_A = torch.empty(0, dtype=torch.int64)
+    return Layout(
+        placed=_place([], 1, 1, model),
+        tree=None,
+        source_A=none_A.to(model.device),
+        action_A=none_A,
+        episode_A=none_A.to(model.device),
+    )
 
 
 def lay_out_prefix(stem: Stem, model: VLModel) -> Placed:

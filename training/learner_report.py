@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from visualzoom.algorithms.objective import StepLoss
 from visualzoom.algorithms.records import LossIn
 from visualzoom.training.layout import Layout
 from visualzoom.training.pack import Batch
+from visualzoom.training.ranks import Ranks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +64,18 @@ class Tally:
         if self.num_minibatches == self._first_minibatch:
             self.first.append((logprobs_A, given.behaviour_logprobs_T))
 
+    def over(self, ranks: Ranks) -> Tally:
+        """One tally of what all ranks have read; each of them gets it."""
+        return self if ranks.count == 1 else _merged(ranks.gather(self._on_cpu()))
+
+    def _on_cpu(self) -> Tally:
+        """The same, to be sent."""
+        moved = copy.copy(self)
+        moved.losses = [loss.cpu() for loss in self.losses]
+        moved.columns = {name: [torch.cat(parts).cpu()] for name, parts in self.columns.items()}
+        moved.first = [(one.cpu(), other.cpu()) for one, other in self.first]
+        return moved
+
     @property
     def loss(self) -> float:
         """Sum over the passes."""
@@ -84,3 +98,18 @@ class Tally:
             num_actions=batch.num_actions,
             metrics=metrics | column_means(columns),
         )
+
+
+def _merged(tallies: Sequence[Tally]) -> Tally:
+    """Of ranks that took the same steps."""
+    merged = copy.copy(tallies[0])
+    merged.losses = [loss for tally in tallies for loss in tally.losses]
+    merged.columns = {}
+    for tally in tallies:
+        for name, parts in tally.columns.items():
+            merged.columns.setdefault(name, []).extend(parts)
+    first = min((t._first_minibatch for t in tallies if t._first_minibatch is not None), default=None)
+    merged._first_minibatch = first
+    merged.first = [pair for tally in tallies if tally._first_minibatch == first for pair in tally.first]
+    merged.num_tokens_read = sum(tally.num_tokens_read for tally in tallies)
+    return merged

@@ -25,6 +25,7 @@ from visualzoom.training.gather import Gathered
 from visualzoom.training.metrics import read_metrics
 from visualzoom.training.pack import pack_played
 from visualzoom.training.progress import Progress, open_progress
+from visualzoom.training.ranks import ALONE, Ranks
 from visualzoom.training.rollouts import Rollouts
 from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
@@ -32,11 +33,16 @@ from visualzoom.training.step_clock import StepClock
 from visualzoom.training.stopping import StopRequest
 from visualzoom.training.streaming import Streaming
 from visualzoom.training.summary import Evaluations, Summary, last_words, own_name, summarise
+from visualzoom.training.team import Lead
 from visualzoom.training.world import unseen
 
 
-def train(config: TrainConfig) -> Summary | None:
+def train(config: TrainConfig, ranks: Ranks = ALONE) -> Summary | None:
     """Train as the config says and leave a run folder.
+
+    Args:
+        config: Of the run.
+        ranks: Who learns together: this is the first of them, and the others are in `follow` (follower.py).
 
     Returns:
         The figures of the run; None if it was asked to stop before its last step.
@@ -45,7 +51,12 @@ def train(config: TrainConfig) -> Summary | None:
         UsageError: What was asked for can't be done; nothing was lost.
     """
     check_train(config)
-    run = open_training(config, open_run(config))
+    with Lead(ranks) as lead:
+        return _train(open_training(config, open_run(config), lead))
+
+
+def _train(run: Run) -> Summary | None:
+    config = run.config
     state, objective, alarms = run.state, run.objective, Alarms.of(run.earlier_rows())
     shown = open_progress(config.steps, first_step=state.step)
     with (
@@ -61,7 +72,7 @@ def train(config: TrainConfig) -> Summary | None:
         progress.phase("training")
         while state.step < config.steps and not stop.requested:
             clock = StepClock()
-            with clock.phase("rollout"):
+            with clock.phase("rollout"), run.playing():
                 gathered = rollouts.next()
             batch = pack_played(gathered.kept, gathered.greedy_rewards) if gathered.kept else give_up(run, gathered)
             with clock.phase("credit"):

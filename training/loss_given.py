@@ -24,6 +24,11 @@ class Predicted:
     entropy_A: Tensor
     values_A: Tensor | None
 
+    def nothing(self) -> Tensor:
+        """A loss of 0 whose gradient, of zeros, goes wherever that of a real one would."""
+        parts = (self.logprobs_A, self.entropy_A, *(() if self.values_A is None else (self.values_A,)))
+        return 0.0 * torch.cat(parts).sum()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossGiven:

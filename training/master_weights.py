@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from visualzoom.agents.model_shards import own_rows
+
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -49,4 +51,4 @@ class MasterWeights:
     def load(self, state: Sequence[Tensor]) -> None:
         """Go on from `state`."""
         for (_, copy), saved in zip(self._copied, state, strict=True):
-            copy.copy_(saved)
+            copy.copy_(own_rows(saved, copy))

@@ -9,6 +9,7 @@ is the plain reading: every episode a padded row of its own with its whole promp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_attention import Tree
 from visualzoom.agents.model_prefix import KeyValues
+from visualzoom.agents.model_shards import nothing_seen
 from visualzoom.agents.model_vision import visual_of
 from visualzoom.training.layout import (
     Layout,
@@ -35,6 +37,17 @@ Reading = Literal["shared", "plain"]
 Item = TypeVar("Item")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """What is read, and sent back through, before anything else is: one pass, or a prompt and passes over its tails."""
+
+    stems: tuple[Stem, ...] = ()
+    rows: tuple[Branch, ...] = ()
+    """Episodes in padded rows of their own, in place of stems."""
+    tails: tuple[tuple[Branch, ...], ...] = ()
+    """The branches of the one stem, pass by pass; none if prompt and tails are read together."""
+
+
 class Reader:
     """Cuts stems into passes and reads them."""
 
@@ -49,44 +62,80 @@ class Reader:
         Go through it as a loop: what a pass is for, its backward pass included, must be done before the next is asked
         for. When the last pass over a prompt's tails is done, their gradient is sent through the prompt.
         """
+        for block in self.blocks(stems):
+            yield from self.passes_of(block)
+
+    def cost(self, stem: Stem) -> int:
+        """Tokens to read for it."""
+        return stem.num_tokens if self.reading == "shared" else sum(branch.num_tokens for branch in stem.branches)
+
+    def blocks(self, stems: Sequence[Stem]) -> list[Block]:
+        """How the stems are cut up; nothing is laid out yet."""
         if self.reading == "plain":
             branches = [branch for stem in stems for branch in stem.branches]
-            for rows in _runs(sorted(branches, key=lambda branch: branch.num_tokens), _num_places, self.budget_tokens):
-                yield lay_out_rows(rows, self.model)
-            return
-        for run in _runs(stems, _num_tokens, self.budget_tokens):
-            if _num_tokens(run) <= self.budget_tokens or not any(branch.num_tail for branch in run[0].branches):
-                yield lay_out(run, self.model)
-            else:
-                yield from self._tails(run[0])
+            ordered = sorted(branches, key=lambda branch: branch.num_tokens)
+            return [Block(rows=tuple(rows)) for rows in _runs(ordered, _num_places, self.budget_tokens)]
+        runs = _runs(stems, _num_tokens, self.budget_tokens)
+        return [
+            Block(stems=tuple(run))
+            if _num_tokens(run) <= self.budget_tokens or not any(branch.num_tail for branch in run[0].branches)
+            else Block(stems=tuple(run), tails=self._tails(run[0]))
+            for run in runs
+        ]
+
+    def passes_of(self, block: Block, *, more: Iterable[Layout] = ()) -> Iterator[Layout]:
+        """The passes of a block, to be gone through as those of `passes`.
+
+        Args:
+            block: From `blocks`.
+            more: Passes to make before the gradient is sent through the prompt, if there is one.
+        """
+        if block.rows:
+            yield lay_out_rows(block.rows, self.model)
+        elif not block.tails:
+            yield lay_out(block.stems, self.model)
+        else:
+            (stem,) = block.stems
+            prompt = self.prompt(lay_out_prefix(stem, self.model))
+            num_tokens_before = stem.num_prefix
+            for run in block.tails:
+                yield lay_out_tails(run, prompt, self.model, num_tokens_before=num_tokens_before)
+                num_tokens_before = 0
+            yield from more
+            prompt.backward()
+
+    def prompt(self, placed: Placed) -> SharedPrompt:
+        """A prompt to be read when it is first asked for."""
+        return SharedPrompt(placed, _read)
 
     def hidden(self, layout: Layout, model: VLModel | None = None) -> Tensor:
         """Hidden states that predict the actions, [A, D]; of another model of the same build if one is given."""
         model = model or self.model
+        if layout.company is not None:
+            layout.company.keep_up(model)
         prefix = None if layout.prompt is None else layout.prompt.store(model)
         hidden_ND = _read(model, layout.placed, prefix, layout.tree)
         if prefix is not None:
             hidden_ND = torch.cat([prefix.last_1D, hidden_ND])
         return hidden_ND.index_select(0, layout.source_A)
 
-    def _tails(self, stem: Stem) -> Iterator[Layout]:
-        """The prompt once, its tails in passes, then the prompt's backward pass."""
-        prompt = SharedPrompt(lay_out_prefix(stem, self.model), _read)
-        num_tokens_before = stem.num_prefix
+    def _tails(self, stem: Stem) -> tuple[tuple[Branch, ...], ...]:
+        """The tails in passes."""
         ordered = sorted(stem.branches, key=lambda branch: branch.num_tail)  # also: empty tails join the first real one
-        for run in _runs(ordered, _num_tail_tokens, self.budget_tokens):
-            yield lay_out_tails(run, prompt, self.model, num_tokens_before=num_tokens_before)
-            num_tokens_before = 0
-        prompt.backward()
+        return tuple(tuple(run) for run in _runs(ordered, _num_tail_tokens, self.budget_tokens))
 
 
 def _read(model: VLModel, placed: Placed, prefix: KeyValues | None, tree: Tree | None = None) -> Tensor:
     """Last hidden states of all places, rows after one another, [N, D]."""
-    visual = None
-    if placed.spans:
+    visual = nothing = None
+    if not placed.spans:
+        nothing = nothing_seen(model)
+    else:
         features = model.encode([span.image for _, span in placed.spans])
         visual = visual_of(features, placed.spans, model.device)
-    hidden_BND = model.hidden(placed.token_ids_BN, placed.positions_3BN, visual=visual, tree=tree, prefix=prefix)
+    hidden_BND = model.hidden(
+        placed.token_ids_BN, placed.positions_3BN, visual=visual, tree=tree, prefix=prefix, nothing=nothing
+    )
     return hidden_BND.flatten(0, 1)
 
 

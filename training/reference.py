@@ -13,9 +13,11 @@ from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_lora import is_adapted, lora_off
+from visualzoom.agents.model_shards import own_rows
 
 
 class Reference:
@@ -34,6 +36,7 @@ class Reference:
         """
         self._module = model.module
         self._kept = None if is_adapted(model.module) else _kept(model, origin)
+        self._fingerprint = fingerprint(self._kept or {})
 
     def in_place(self) -> AbstractContextManager[None]:
         """A context in which the model computes with these weights. Not for gradients."""
@@ -41,7 +44,12 @@ class Reference:
 
     def fingerprint(self) -> str:
         """Of the kept weights."""
-        return fingerprint(self._kept or {})
+        return self._fingerprint
+
+    def keep_share(self) -> None:
+        """The model now holds a share of each weight: keep the same share."""
+        if self._kept is not None:
+            self._kept = {name: own_rows(kept, self._module.get_parameter(name)) for name, kept in self._kept.items()}
 
 
 def fingerprint(weights: Mapping[str, Tensor], samples: int = 64) -> str:
@@ -76,11 +84,24 @@ def _kept(model: VLModel, origin: VLModel) -> dict[str, Tensor]:
 def _with_data(module: nn.Module, data: Mapping[str, Tensor]) -> Iterator[None]:
     """The parameters of these names have other data within the context."""
     parameters = {name: module.get_parameter(name) for name in data}
-    own = {name: parameter.data for name, parameter in parameters.items()}
+    own = {name: _taken(parameter) for name, parameter in parameters.items()}
     try:
         for name, parameter in parameters.items():
-            parameter.data = data[name]
+            _put(parameter, data[name])
         yield
     finally:
         for name, parameter in parameters.items():
-            parameter.data = own[name]
+            _put(parameter, own[name])
+
+
+def _taken(parameter: nn.Parameter) -> Tensor:
+    """Its data; a copy of a share, whose memory FSDP reads from and which can't be exchanged."""
+    return parameter.detach().clone() if isinstance(parameter, DTensor) else parameter.data
+
+
+@torch.no_grad()
+def _put(parameter: nn.Parameter, data: Tensor) -> None:
+    if isinstance(parameter, DTensor):
+        parameter.copy_(data)
+    else:
+        parameter.data = data

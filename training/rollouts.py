@@ -34,11 +34,10 @@ class Rollouts:
 
     def publish(self) -> None:
         """Give the sampler the newest weights, once no episode is under way."""
-        policy, step = self._run.policy, self._run.state.step
         if self._under_way is not None:
             self._under_way.exception()  # waits; who takes the episodes is told what went wrong
-        if policy.version != step:
-            policy.publish(step)
+        if self._run.policy.version != self._run.state.step:
+            self._run.publish()
 
     def updated(self) -> None:
         """The learner has made a step: publish, unless that is done between two batches of episodes."""

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 
-from visualzoom.agents.model import VLModel
 from visualzoom.agents.pool import EnvPool
 from visualzoom.agents.records import Agent, Policy, ReportingPolicy, RestingPolicy, Sampling, TrainedPolicy
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.algorithms.objective import Objective
-from visualzoom.algorithms.records import Algorithm
 from visualzoom.algorithms.state import Stateful
 from visualzoom.algorithms.terms import Terms
 from visualzoom.envs.parts import open_protocol
@@ -34,9 +33,6 @@ from visualzoom.training.assemble import (
     make_algorithm,
     make_sampler,
     make_trackers,
-    open_model,
-    open_new,
-    open_reference,
 )
 from visualzoom.training.canary import NUM_SIBLINGS, NUM_TASKS, check_agreement
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
@@ -44,10 +40,14 @@ from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
 from visualzoom.training.gather import Gathered
 from visualzoom.training.gpus import take_gpu
-from visualzoom.training.learner import Learner, LearnerConfig, LearnerReport
+from visualzoom.training.learner import LearnerReport
 from visualzoom.training.metrics import MetricsLog, Row, read_metrics
+from visualzoom.training.open_learner import open_learner
+from visualzoom.training.ranks import ALONE
 from visualzoom.training.run_folder import RunFolder
+from visualzoom.training.shared_state import SHARES
 from visualzoom.training.summary import Evaluations
+from visualzoom.training.team import AnyLearner, Lead, LeadLearner, Opening, whole_if
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import coordinates_of, env_maker, open_pool, open_source, unseen
 
@@ -98,7 +98,7 @@ class Run:
     agent: Agent
     source: TaskSource
     envs: EnvPool
-    learner: Learner
+    learner: AnyLearner
     objective: Objective
     checkpoints: CheckpointStore
     metrics: MetricsLog
@@ -111,11 +111,27 @@ class Run:
         temperature = 1.0 if mode is Mode.SAMPLED else 0.0
         prefix = forced_prefix(config) if mode is Mode.FORCED else ""
         agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
-        measures = evaluate(agent, self.envs, unseen(num_tasks, self.source), seed=config.seed).measures
+        with self.playing():
+            measures = evaluate(agent, self.envs, unseen(num_tasks, self.source), seed=config.seed).measures
         figures = policy_figures(self.policy)
         if log:
             self.metrics.log(mode, self.state.step, measures.values() | figures)
         return measures
+
+    def playing(self) -> AbstractContextManager[None]:
+        """Within this context the policy can sample: one that reads through the learner's model needs it whole."""
+        return whole_if(self.learner, samples_with_learner(self.config))
+
+    def publish(self) -> None:
+        """Hand the present weights to the policy."""
+        with whole_if(self.learner, not samples_with_learner(self.config)):
+            self.policy.publish(self.state.step)
+
+    def stage(self) -> None:
+        """Lay the present weights ready for a policy that works in another thread."""
+        if isinstance(self.policy, StagedPolicy):
+            with self.learner.whole():
+                self.policy.stage(self.state.step)
 
     def earlier_rows(self) -> list[Row]:
         """Training rows of the part of the run before this one."""
@@ -131,8 +147,8 @@ class Run:
         Raises:
             UsageError: They are not.
         """
-        if self.config.policy.engine == "transformers" and self.config.placement.cluster == "none":
-            return  # it reads through the learner's model
+        if samples_with_learner(self.config):
+            return
         jobs = group_jobs(unseen(NUM_TASKS, self.source), group_size=NUM_SIBLINGS, seed=self.config.seed)
         played = play(self.agent, self.envs, jobs)
         ledgers = [one.ledger for one in played if one.ledger is not None and one.ledger.num_sampled]
@@ -170,7 +186,7 @@ class Run:
         memory = algorithm.state_dict() if isinstance(algorithm, Stateful) else {}
         state = {
             "run": asdict(self.state),
-            "learner": self.learner.state_dict(),
+            "learner": self.learner.saved_state(),
             "algorithm": dict(memory),
             "rng": rng_state(),
             "num_threads": self.num_threads,
@@ -180,7 +196,9 @@ class Run:
         )
 
     def _save_model(self, folder: Path) -> None:
-        self.opened.save(folder, coordinates=coordinates_of(self.config.world, self.opened.renderer))
+        with self.learner.whole():
+            self.opened.save(folder, coordinates=coordinates_of(self.config.world, self.opened.renderer))
+        self.learner.write_shares(folder / SHARES)
 
     def is_kept(self, step: int) -> bool:
         """Whether weights are saved or measured after this step, or it is the last."""
@@ -201,12 +219,18 @@ class Run:
         self.policy.close()
 
 
-def open_training(config: TrainConfig, folder: RunFolder) -> Run:
+def open_training(config: TrainConfig, folder: RunFolder, lead: Lead | None = None) -> Run:
     """Make the parts of a run; with `config.resume` they go on from its newest whole checkpoint.
+
+    Args:
+        config: Of the run.
+        folder: Where it writes.
+        lead: Of the learner ranks, if there are several.
 
     Raises:
         UsageError: What was asked for can't be done.
     """
+    lead = lead or Lead(ALONE)
     num_threads = choose_threads(config.machine.num_threads)
     set_threads(num_threads)
     num_gpus = take_gpu(config)  # before anything is put on one
@@ -216,12 +240,13 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         check_resumable(config, checkpoint.config(), checkpoint=checkpoint.folder)
     algorithm = make_algorithm(config.algorithm, config.algorithm_options)
     source = open_source(config.world)
-    opened = open_new(config) if checkpoint is None else open_model(str(checkpoint.folder), config.machine)
+    at, lead.run = None if checkpoint is None else checkpoint.folder, folder.path
+    with lead.together(Opening(config=config, checkpoint=at)):
+        opened, learner = open_learner(config, algorithm, at, lead.ranks)  # before the environments: if it fails, none
+    leading = LeadLearner(learner, lead) if lead.ranks.count > 1 else learner
     make_env = env_maker(config.world, source, onlooker=opened.renderer)
-    charged = config.terms.kl != "none"
-    reference = open_reference(config, opened, resumed=checkpoint is not None) if charged else None
-    learner = _learner(config, opened, algorithm, reference)  # before the environments: what fails here leaves none
-    policy = make_sampler(config, opened, num_gpus=num_gpus)
+    with whole_if(leading, not samples_with_learner(config)):  # a sampler of its own may be sent weights
+        policy = make_sampler(config, opened, num_gpus=num_gpus)
     torch.manual_seed(config.seed)  # nothing of ours draws from it; an algorithm of the user's may
     run = Run(
         config=config,
@@ -231,7 +256,7 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
         agent=_agent(config, policy, opened, temperature=config.policy.temperature),
         source=source,
         envs=open_pool(make_env, config.world, env_workers=config.env_workers, num_threads=num_threads),
-        learner=learner,
+        learner=leading,
         objective=Objective(algorithm=algorithm, terms=with_length(config)),
         checkpoints=checkpoints,
         metrics=_metrics(config, folder, checkpoint),
@@ -244,6 +269,11 @@ def open_training(config: TrainConfig, folder: RunFolder) -> Run:
             run.close()
             raise
     return run
+
+
+def samples_with_learner(config: TrainConfig) -> bool:
+    """Whether the sampler reads through the learner's own model."""
+    return config.policy.engine == "transformers" and config.placement.cluster == "none"
 
 
 def forced_prefix(config: TrainConfig) -> str:
@@ -265,36 +295,6 @@ def _agent(
     )
 
 
-def _learner(config: TrainConfig, opened: OpenModel, algorithm: Algorithm, reference: VLModel | None) -> Learner:
-    learn = config.learn
-    return Learner(
-        opened.model,
-        LearnerConfig(
-            learning_rate=learn.learning_rate,
-            critic=learn.critic,
-            value_learning_rate=learn.value_learning_rate,
-            critic_learning_rate=learn.critic_learning_rate,
-            warmup_steps=learn.warmup_steps,
-            schedule=learn.schedule,
-            num_steps=config.steps * algorithm.num_epochs * algorithm.num_minibatches,
-            least_share=learn.min_learning_rate_share,
-            weight_decay=learn.weight_decay,
-            max_grad_norm=learn.max_grad_norm,
-            temperature=config.policy.temperature,
-            budget_tokens=learn.micro_batch_tokens,
-            reading=learn.reading,
-            checkpoint_layers=learn.checkpoint_layers,
-            freeze_vision=learn.freeze_vision,
-            vision_cache_gb=learn.vision_cache_gb,
-            freeze=learn.freeze,
-            seed=config.seed,
-        ),
-        banned_ids=opened.renderer.banned_ids,
-        with_values=algorithm.needs_values,
-        reference=reference,
-    )
-
-
 def _metrics(config: TrainConfig, folder: RunFolder, checkpoint: Checkpoint | None) -> MetricsLog:
     done = -1 if checkpoint is None else checkpoint.step  # without a checkpoint even the first evaluation is redone
     return MetricsLog(
@@ -312,7 +312,7 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
             f"sums would round differently. Pass --num-threads {saved['num_threads']}"
         )
     try:
-        run.learner.load_state_dict(saved["learner"])
+        run.learner.load_saved(saved["learner"], checkpoint.folder / SHARES)
     except ValueError as problem:
         raise UsageError(f"{checkpoint.folder} can't be gone on from: {problem}") from problem
     if isinstance(run.objective.algorithm, Stateful):
@@ -324,7 +324,7 @@ def _restore(run: Run, checkpoint: Checkpoint) -> None:
         before=None if before is None else Evaluations(**{name: Measures(**part) for name, part in before.items()}),
         forced=None if forced is None else Measures(**forced),
     )
-    run.policy.publish(run.state.step)
+    run.publish()
     restore_rng(saved["rng"])
 
 

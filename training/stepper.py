@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from visualzoom.agents.model_shards import own_rows
 from visualzoom.training.master_weights import MasterWeights
+from visualzoom.training.ranks import ALONE, Ranks
 from visualzoom.training.schedule import Schedule
 
 
@@ -38,8 +41,10 @@ class Stepper:
         weight_decay: float,
         max_grad_norm: float,
         fused: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Prepare to step these parts; the first of them is the one that is reported."""
+        self._ranks = ranks
         self.masters = MasterWeights([parameter for part in parts for parameter in part.parameters])
         self.num_steps = 0
         """Optimizer steps taken."""
@@ -67,8 +72,8 @@ class Stepper:
             The norm of the first part's gradient before clipping; None if the step was not taken.
         """
         self.masters.take_gradients()
-        norms = [nn.utils.clip_grad_norm_(part, self._max_grad_norm) for part in self._clipped]
-        finite = all(bool(torch.isfinite(norm)) for norm in norms)
+        norms = [_clip(part, self._max_grad_norm) for part in self._clipped]
+        finite = self._ranks.all_agree(all(bool(torch.isfinite(norm)) for norm in norms))
         if finite:
             self.num_steps += 1
             share = self._schedule.share(self.num_steps)
@@ -89,9 +94,23 @@ class Stepper:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
-        self._optimizer.load_state_dict(state["optimizer"])
+        saved = state["optimizer"]
+        stepped = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        moments = {
+            place: {name: own_rows(value, stepped[place]) for name, value in values.items()}
+            for place, values in saved["state"].items()
+        }
+        self._optimizer.load_state_dict({**saved, "state": moments})
         self.masters.load(state["masters"])
         self.num_steps = int(state["num_steps"])
+
+
+def _clip(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradients down to the norm, over all ranks' shares if there are any; gives the norm before."""
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, whole)
+    return whole
 
 
 def _by_decay(parameters: Sequence[nn.Parameter], weight_decay: float) -> Iterator[tuple[list[nn.Parameter], float]]:

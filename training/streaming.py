@@ -16,7 +16,7 @@ from visualzoom.agents.pool import Job
 from visualzoom.agents.rollout import Played, group_jobs, stream
 from visualzoom.training.gather import Gathered, draw_tasks, sort_out
 from visualzoom.training.pack import learnable
-from visualzoom.training.run import Run, StagedPolicy
+from visualzoom.training.run import Run
 from visualzoom.training.threads import set_threads
 
 MOST_DROPPED = 4
@@ -29,7 +29,6 @@ class Streaming:
     def __init__(self, run: Run) -> None:
         """Nothing is played until the first `next`."""
         self._run = run
-        self._policy = run.policy
         self._group_size = run.config.learn.group_size
         self._changed = threading.Condition()
         self._num_begun = 0
@@ -74,8 +73,8 @@ class Streaming:
         """The learner has made a step: its weights are taken at the next moment, also in the middle of replies."""
         if self._is_kept(self._run.state.step):
             self.publish()
-        elif isinstance(self._policy, StagedPolicy):
-            self._policy.stage(self._run.state.step)
+        else:
+            self._run.stage()
 
     def publish(self) -> None:
         """Give the sampler the newest weights, once no episode is under way."""
@@ -83,8 +82,8 @@ class Streaming:
             self._changed.wait_for(lambda: self._num_playing() == 0 or self._problem)
         if self._problem is not None:
             raise self._problem
-        if self._policy.version != self._run.state.step:
-            self._policy.publish(self._run.state.step)
+        if self._run.policy.version != self._run.state.step:
+            self._run.publish()
 
     def close(self) -> None:
         """Drop what is under way, at the end of the turn that it is in."""

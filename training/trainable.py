@@ -56,6 +56,11 @@ def choose_trained(
     freeze(model.module, frozen)
     if not any(parameter.requires_grad for parameter in model.visual.parameters()):
         model.freeze_tower(int(cache_gb * 2**30))
+    return trained_of(model)
+
+
+def trained_of(model: VLModel) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
     return [parameter for parameter in model.module.parameters() if parameter.requires_grad]
 
 

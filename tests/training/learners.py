@@ -29,6 +29,7 @@ from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.learner_report import LearnerReport, Tally
 from visualzoom.training.loss_given import LossGiven
 from visualzoom.training.pack import Batch, pack
+from visualzoom.training.ranks import ALONE, Ranks
 
 PROMPTS = (
     open_ledger(1, random_image(0, 2, 3), 8, 9),
@@ -68,9 +69,12 @@ def update(
     return learner.update(batch, Credit(advantages_T=advantages_T), objective, values_T=values_T)
 
 
-def make_learner(family: str = "qwen3_vl", *, seed: int = 0, with_values: bool = False, **fields: Any) -> Learner:
+def make_learner(
+    family: str = "qwen3_vl", *, seed: int = 0, with_values: bool = False, ranks: Ranks = ALONE, **fields: Any
+) -> Learner:
     config = LearnerConfig(**{"learning_rate": 1e-2, "warmup_steps": 0, **fields})
-    return Learner(VLModel(random_module(family, seed)), config, banned_ids=BANNED_IDS, with_values=with_values)
+    model = VLModel(random_module(family, seed))
+    return Learner(model, config, banned_ids=BANNED_IDS, with_values=with_values, ranks=ranks)
 
 
 def play(model: VLModel, siblings: int = 4, temperature: float = 1.0) -> list[TokenLedger]:
