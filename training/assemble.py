@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.parts import closing_words, open_protocol
 from visualzoom.envs.registry import resolve, suggest
-from visualzoom.training.config import MachineConfig, PolicyConfig, TrainConfig, UsageError
+from visualzoom.training.config import ALONE_SHARE, BESIDE_SHARE, MachineConfig, PolicyConfig, TrainConfig, UsageError
 from visualzoom.training.metrics import TRACKERS, Tracker
 from visualzoom.training.models import base_named, model_folder, write_note
 from visualzoom.training.trainable import adapt
@@ -150,10 +151,13 @@ def make_sampler(config: TrainConfig, opened: OpenModel, *, num_gpus: int | None
         return make_policy(opened, config.policy, config.machine, max_images=max_images)
     from visualzoom.training.ray_policy import GeneratorPlan, PacedRayPolicy, RayPolicy
 
+    policy, is_alone = config.policy, num_gpus is not None or "RAY_ADDRESS" in os.environ
+    if policy.engine_gpu_share is None and is_alone:
+        policy = dataclasses.replace(policy, engine_gpu_share=ALONE_SHARE * min(1.0, placement.gpus_per_generator))
     make = PacedRayPolicy if config.policy.engine == "vllm" else RayPolicy
     num_bytes = sum(weight.nbytes for weight in opened.model.module.parameters())
     return make(
-        GeneratorPlan(files=opened.files(), policy=config.policy, machine=config.machine, max_images=max_images),
+        GeneratorPlan(files=opened.files(), policy=policy, machine=config.machine, max_images=max_images),
         weights=lambda: whole_weights(opened.model.module),
         num_generators=placement.num_generators,
         gpus_per_generator=placement.gpus_per_generator if config.machine.device == "cuda" else 0.0,
@@ -210,7 +214,7 @@ def make_vllm_policy(
         max_images=max_images,
         dtype=machine.dtype,
         cache_gb=0.5 if policy.engine_cache_gb is None and machine.device == "cpu" else policy.engine_cache_gb,
-        gpu_share=policy.engine_gpu_share,
+        gpu_share=policy.engine_gpu_share or BESIDE_SHARE,
         process=policy.engine_process,
         sleeps=gpu is not None and policy.engine_sleep,
         transport=transport_for(process=policy.engine_process, learner_gpu=gpu, engine_gpu=gpu),

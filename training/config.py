@@ -96,6 +96,10 @@ class WorldConfig:
                 raise UsageError(f"{name}_min_px is {low} and {name}_max_px is {high}; need 0 < min <= max")
 
 
+BESIDE_SHARE, ALONE_SHARE = 0.45, 0.9
+"""Of a GPU's memory, for vLLM beside a learner and by itself."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig:
     """How replies are sampled."""
@@ -120,14 +124,15 @@ class PolicyConfig:
     leaves."""
     engine_sleep: bool = True
     """On a GPU vLLM leaves its memory to the learner while that learns (its sleep of level 1)."""
-    engine_gpu_share: float = 0.45
-    """Share of the GPU's memory that vLLM may take; the learner lives beside it."""
+    engine_gpu_share: float | None = None
+    """Share of the GPU's memory that vLLM may take. Without it: 0.45 beside the learner, 0.9 in a generator that has a
+    GPU of its own."""
 
     def __post_init__(self) -> None:
         """Refuse what can't be sampled."""
         if self.engine_cache_gb is not None:
             _positive(engine_cache_gb=self.engine_cache_gb)
-        if not 0 < self.engine_gpu_share <= 1:
+        if self.engine_gpu_share is not None and not 0 < self.engine_gpu_share <= 1:
             raise UsageError(f"engine_gpu_share is {self.engine_gpu_share}; it must be above 0 and at most 1")
         _positive(temperature=self.temperature)
         _at_least(1, max_tokens=self.max_tokens)

@@ -159,17 +159,29 @@ def _table(plan: Plan) -> list[str]:
     titles: dict[Place, str] = {
         "learner": f"learner, on the {device}" if held.learner_gpus == 1 else f"learner, on {device}",
         "sampler": f"sampler ({engine}), on the same",
+        "generator": _generators(plan),
         "host": "in the host's memory" if held.on_gpu else "beside them",
     }
     lines = [f"{'':44}{'GB':>8}  {'when':14}  known"]
     for place, title in titles.items():
-        lines += [title, *(_line(part) for part in held.parts if part.place == place and part.num_bytes)]
+        parts = [_line(part) for part in held.parts if part.place == place and part.num_bytes]
+        lines += [title, *parts] if parts else []
     peak, when = held.peak()
     lines.append(f"{'at most at once, ' + ('on the GPU' if held.on_gpu else 'in all'):44}{_gb(peak):>8}  {when}")
+    if held.on_gpu and plan.config.placement.cluster == "ray":
+        peak, when = held.peak("generator")
+        lines.append(f"{'at most at once, on the GPU of a generator':44}{_gb(peak):>8}  {when}")
     if held.on_gpu:
-        peak, when = held.peak(of_host=True)
+        peak, when = held.peak("host")
         lines.append(f"{'at most at once, in the host':44}{_gb(peak):>8}  {when}")
     return lines
+
+
+def _generators(plan: Plan) -> str:
+    count, engine = plan.config.placement.num_generators, plan.config.policy.engine
+    if plan.held.on_gpu:
+        return f"each of {count} generators ({engine}), on a GPU of its own"
+    return f"{count} generators ({engine}), on the same"
 
 
 def _line(part: Part) -> str:
@@ -196,6 +208,9 @@ def verdict(plan: Plan) -> tuple[bool | None, str]:
     if fits(held, device):
         return True, f"Fits: {_gb(peak)} GB of {_gb(device.free_bytes)} GB on the {place}."
     flags = find_flags(plan.config, lambda other: fits(plan.estimate(other), device))
+    apart, _ = held.peak("generator")
+    if held.on_gpu and apart > device.free_bytes:
+        return False, f"Does not fit: a generator needs {_gb(apart)} GB and its GPU has {_gb(device.free_bytes)} GB."
     why = f"{_gb(peak)} GB are needed ({when}) and the {place} has {_gb(device.free_bytes)} GB"
     if held.sampler.cache < 0:
         why += f"; vLLM's share does not even hold its weights, {_gb(held.sampler.weights)} GB"
@@ -209,7 +224,8 @@ def verdict(plan: Plan) -> tuple[bool | None, str]:
 def fits(held: Footprint, device: Device) -> bool:
     """Whether the peak is there, and the sampler can hold an episode."""
     assert device.free_bytes is not None
-    return held.peak()[0] <= device.free_bytes and held.sampler.episodes_at_once > 0
+    peaks = [held.peak()[0], held.peak("generator")[0]]
+    return max(peaks) <= device.free_bytes and held.sampler.episodes_at_once > 0
 
 
 def _gb(num_bytes: int) -> str:

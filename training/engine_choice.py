@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from visualzoom.training.checks import lack_of_engine
-from visualzoom.training.config import MachineConfig, PolicyConfig, UsageError
+from visualzoom.training.config import BESIDE_SHARE, MachineConfig, PolicyConfig, UsageError
 
 if TYPE_CHECKING:
     from visualzoom.agents.records import TrainedPolicy
@@ -25,7 +25,7 @@ class EngineChoice:
     engine_cache_gb: float | None = None
     """Gigabytes of vLLM's cache of keys and values. Without it: 0.5 on a CPU; on a GPU what --engine-gpu-share
     leaves."""
-    engine_gpu_share: float = 0.45
+    engine_gpu_share: float = BESIDE_SHARE
     """Share of the GPU's memory that vLLM may take; the model lies beside it."""
 
     def over(self, policy: PolicyConfig) -> PolicyConfig:

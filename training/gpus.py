@@ -25,8 +25,8 @@ def take_gpu(config: TrainConfig) -> int | None:
         return None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
-            "--cluster ray with several learner ranks: Ray would give their GPUs to generators. Start a cluster on other "
-            "machines, or with `ray start --head --num-gpus` less theirs, and name it in RAY_ADDRESS"
+            "--cluster ray with several learner ranks: Ray would give their GPUs to generators. Start a cluster on "
+            "other machines, or `ray start --head --num-gpus` without theirs, and name it in RAY_ADDRESS"
         )
     torch.cuda.set_device(num_gpus - 1)
     return num_gpus - 1

@@ -12,14 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from visualzoom.agents.model import VLModel
-from visualzoom.training.config import TrainConfig
+from visualzoom.training.config import ALONE_SHARE, BESIDE_SHARE, TrainConfig
 from visualzoom.training.memory_episode import EpisodeSizes, PassSizes, largest_pass
 from visualzoom.training.memory_model import tensor_bytes
 from visualzoom.training.memory_pass import Activations, activations
 from visualzoom.training.memory_sampler import GIB, SamplerBytes, engine_sampler, publish_bytes, shared_sampler
 from visualzoom.training.memory_states import States, count_states
 
-Place = Literal["learner", "sampler", "host"]
+Place = Literal["learner", "sampler", "generator", "host"]
+"""A sampler lies on the learner's device, or in generators with devices of their own; one of them is described."""
+Memory = Literal["device", "generator", "host"]
+"""The learner's device, that of a generator, the host's. On a CPU all are one."""
 Phase = Literal["rollout", "head", "layers", "gradients", "loading", "publish"]
 Known = Literal["exact", "at most", "estimate"]
 
@@ -60,15 +63,20 @@ class Footprint:
     checkpoint_bytes: int
     """On disk, for each that is kept."""
 
-    def peak(self, *, of_host: bool = False) -> tuple[int, Phase]:
-        """The most that is held at once on a device, or in the host's memory, and when. Without a GPU they are one."""
-        sums: dict[Phase, int] = {phase: self._held(phase, of_host=of_host) for phase in get_args(Phase)}
+    def peak(self, of: Memory = "device") -> tuple[int, Phase]:
+        """The most that is held at once in a memory, and when."""
+        sums: dict[Phase, int] = {phase: self._held(phase, of) for phase in get_args(Phase)}
         phase = max(sums, key=lambda phase: sums[phase])
         return sums[phase], phase
 
-    def _held(self, phase: Phase, *, of_host: bool) -> int:
-        here = [part for part in self.parts if not self.on_gpu or (part.place == "host") == of_host]
+    def _held(self, phase: Phase, of: Memory) -> int:
+        here = [part for part in self.parts if not self.on_gpu or _memory(part.place) == of]
         return sum(part.num_bytes for part in here if not part.phases or phase in part.phases)
+
+
+def _memory(place: Place) -> Memory:
+    memories: dict[Place, Memory] = {"learner": "device", "sampler": "device", "generator": "generator", "host": "host"}
+    return memories[place]
 
 
 def footprint(
@@ -171,20 +179,38 @@ def _vision_part(config: TrainConfig, model: VLModel, sizes: EpisodeSizes) -> li
 def _sampler(
     config: TrainConfig, model: VLModel, sizes: EpisodeSizes, states: States, device_bytes: int | None
 ) -> SamplerBytes:
+    apart = config.placement.cluster == "ray"
     if config.policy.engine == "transformers":
-        return shared_sampler(model, sizes, max_tokens=config.policy.max_tokens)
-    return engine_sampler(model, sizes, config.policy, weights=states.weights, device_bytes=device_bytes)
+        shared = shared_sampler(model, sizes, max_tokens=config.policy.max_tokens)
+        return replace(shared, weights=states.weights) if apart else shared
+    share = ALONE_SHARE * min(1.0, config.placement.gpus_per_generator) if apart else BESIDE_SHARE
+    return engine_sampler(
+        model, sizes, config.policy, weights=states.weights, device_bytes=device_bytes, usual_share=share
+    )
 
 
 def _sampler_parts(config: TrainConfig, sampler: SamplerBytes) -> list[Part]:
-    shares = config.policy.engine == "transformers"
-    phases: tuple[Phase, ...] = ("rollout",) if shares else ()
-    weights = Part(name="weights of its own", place="sampler", num_bytes=sampler.weights)
-    cache = Part(
-        name="keys and values", place="sampler", num_bytes=max(0, sampler.cache), phases=phases, known="at most"
-    )
-    work = Part(name="reading and drawing", place="sampler", num_bytes=sampler.work, phases=phases, known="estimate")
-    return [weights, cache, work]
+    """Of one sampler; on a CPU of all generators, whose memory is the machine's."""
+    apart, on_gpu = config.placement.cluster == "ray", config.machine.device == "cuda"
+    place: Place = "generator" if apart else "sampler"
+    count = 1 if on_gpu or not apart else config.placement.num_generators
+    phases: tuple[Phase, ...] = () if apart or config.policy.engine == "vllm" else ("rollout",)
+    parts = [
+        Part(name="weights of its own", place=place, num_bytes=count * sampler.weights),
+        Part(
+            name="keys and values",
+            place=place,
+            num_bytes=count * max(0, sampler.cache),
+            phases=phases,
+            known="at most",
+        ),
+        Part(name="reading and drawing", place=place, num_bytes=count * sampler.work, phases=phases, known="estimate"),
+    ]
+    if not apart:
+        return parts
+    beside = CUDA_BYTES if on_gpu else count * PROCESS_BYTES["cpu"]
+    name = "CUDA itself" if on_gpu else "the processes"
+    return [*parts, Part(name=name, place=place, num_bytes=beside, known="estimate")]
 
 
 def _host_parts(config: TrainConfig, sizes: EpisodeSizes, states: States, factor_px: int) -> list[Part]:
@@ -197,7 +223,10 @@ def _host_parts(config: TrainConfig, sizes: EpisodeSizes, states: States, factor
     if on_gpu:
         read = Part(name="weights on their way to the GPU", place="host", num_bytes=states.weights, phases=("loading",))
         parts.append(read)
-    if config.policy.engine == "vllm":
+    if config.placement.cluster == "ray":
+        kept = 2 * states.weights  # this version, and the next one while it is handed out
+        parts.append(Part(name="weights on their way to generators", place="host", num_bytes=kept))
+    elif config.policy.engine == "vllm":
         sent = publish_bytes(states.weights, on_gpu=on_gpu)
         parts.append(Part(name="weights on their way to vLLM", place="host", num_bytes=sent, phases=("publish",)))
     return parts

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from visualzoom.training.config import LearnConfig, PolicyConfig, TrainConfig, UsageError
+from visualzoom.training.config import BESIDE_SHARE, LearnConfig, PolicyConfig, TrainConfig, UsageError
 
 Change = Callable[[TrainConfig], TrainConfig]
 
@@ -79,12 +79,12 @@ def _flags(config: TrainConfig) -> list[Flag]:
         flags.append(_learn("--freeze-vision", freeze_vision=True))
     if not learn.lora_rank:
         flags.append(_learn("--lora-rank 16", lora_rank=16))
-    if policy.engine == "vllm" and config.machine.device == "cuda":
+    if policy.engine == "vllm" and config.machine.device == "cuda" and config.placement.cluster == "none":
         shares = (0.4, 0.35, 0.3, 0.25, 0.2)
         flags += [
             _policy(f"--engine-gpu-share {share}", engine_gpu_share=share)
             for share in shares
-            if share < policy.engine_gpu_share
+            if share < (policy.engine_gpu_share or BESIDE_SHARE)
         ]
     return flags
 

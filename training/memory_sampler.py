@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.transformers_policy import TransformersPolicy
-from visualzoom.training.config import PolicyConfig
+from visualzoom.training.config import BESIDE_SHARE, PolicyConfig
 from visualzoom.training.memory_episode import EpisodeSizes
 from visualzoom.training.memory_pass import tower_work_bytes
 
@@ -80,7 +80,13 @@ def shared_sampler(model: VLModel, sizes: EpisodeSizes, *, max_tokens: int) -> S
 
 
 def engine_sampler(
-    model: VLModel, sizes: EpisodeSizes, policy: PolicyConfig, *, weights: int, device_bytes: int | None
+    model: VLModel,
+    sizes: EpisodeSizes,
+    policy: PolicyConfig,
+    *,
+    weights: int,
+    device_bytes: int | None,
+    usual_share: float = BESIDE_SHARE,
 ) -> SamplerBytes:
     """Of `--engine vllm`.
 
@@ -90,6 +96,7 @@ def engine_sampler(
         policy: The engine's share, or its cache.
         weights: Bytes of the weights that it reads.
         device_bytes: Memory of the GPU that the share is of; None on a CPU, and for a GPU that is not known.
+        usual_share: Of it, where the policy names none.
     """
     each, work = bytes_per_token(model), 0
     if policy.engine_cache_gb is not None:
@@ -99,7 +106,7 @@ def engine_sampler(
         cache = int(CPU_CACHE_GB * GIB)
     else:
         work = ENGINE_ROOM_BYTES
-        cache = int(policy.engine_gpu_share * device_bytes) - weights - work
+        cache = int((policy.engine_gpu_share or usual_share) * device_bytes) - weights - work
     held = max(0, cache) // each
     return SamplerBytes(
         weights=weights,

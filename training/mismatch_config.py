@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from visualzoom.training.config import MachineConfig, PolicyConfig, UsageError
+from visualzoom.training.config import BESIDE_SHARE, MachineConfig, PolicyConfig, UsageError
 from visualzoom.training.evaluating import WorldChoice
 
 READINGS: Mapping[str, str] = {
@@ -52,7 +52,7 @@ class MismatchConfig:
     engine_cache_gb: float | None = None
     """Gigabytes of vLLM's cache of keys and values. Without it: 0.5 on a CPU; on a GPU what --engine-gpu-share
     leaves."""
-    engine_gpu_share: float = 0.45
+    engine_gpu_share: float = BESIDE_SHARE
     """Share of the GPU's memory that vLLM may take; the learner lives beside it."""
     world: WorldChoice = field(default_factory=WorldChoice)
     machine: MachineConfig = field(default_factory=MachineConfig)
