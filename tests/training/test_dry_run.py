@@ -72,6 +72,18 @@ def test_what_a_run_refuses_a_dry_run_refuses_in_the_same_words(
     assert capsys.readouterr().err == said
 
 
+def test_generators_have_gpus_of_their_own_and_both_must_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--model", SEVEN, "--engine", "vllm", *LARGE, "--lora-rank", "16", "--cluster", "ray")
+    assert dry(*asked, "--num-generators", "3", "--device-memory-gb", "80") == 0
+    printed = capsys.readouterr().out
+    assert "each of 3 generators (vllm), on a GPU of its own" in printed
+    on_generator = gigabytes(printed, "at most at once, on the GPU of a generator")
+    assert 0.9 * 80 < on_generator < 80, "vLLM takes 0.9 of a GPU that is its own"
+    assert gigabytes(printed, "weights on their way to generators") > 15
+    assert dry(*asked, "--device-memory-gb", "16") == 2
+    assert "Does not fit" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_a_run_that_can_not_fit_is_told_flags_with_which_it_does(
     engine: str, capsys: pytest.CaptureFixture[str]
