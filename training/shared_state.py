@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed import tensor as distributed_tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -36,13 +37,21 @@ def plain_part(state: Any) -> Any:
 
 
 def write_shares(state: Any, folder: Path, ranks: Ranks) -> None:
-    """Let each rank write its shares of the state. All must call it; the folder is on a disk that they all see."""
+    """Let each rank write its shares of the state. All must call it; the folder is on a disk that they all see.
+
+    Raises:
+        OSError: One of them could not; it is raised on all.
+    """
     found: dict[str, Tensor] = {}
     _replaced(state, "", lambda name, tensor: found.setdefault(name, tensor))
     if not found:
         return
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    save(dict(found), storage_writer=writer, process_group=ranks.figures)
+    try:
+        save(dict(found), storage_writer=writer, process_group=ranks.figures)
+    except CheckpointException as problem:  # no Exception, so that nobody would catch it
+        rank, (cause, _) = next(iter(problem.failures.items()))
+        raise OSError(f"learner rank {rank} can't write its share of the state: {cause}") from problem
 
 
 def join(plain: Any, folder: Path, ranks: Ranks, mesh: DeviceMesh | None) -> Any:

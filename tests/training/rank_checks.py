@@ -231,6 +231,19 @@ def reloaded(folder: Path) -> dict[str, Any]:
     return found
 
 
+def unwritable(folder: Path) -> str:
+    """What is said where the second rank can't write its share, because it is given no folder."""
+    learner = open_learner(shard="full")
+    _adam_steps(learner)
+    ranks = ranks_of_group()
+    (folder / "file").write_text("", encoding="utf-8")
+    try:
+        write_shares(learner.state_dict(), folder / ("good" if ranks.is_first else "file/bad"), ranks)
+    except OSError as problem:
+        return str(problem)
+    return ""
+
+
 def _critic_learner(weights: dict[str, torch.Tensor] | None = None) -> Learner:
     module = random_module("qwen3_vl").to(torch.bfloat16)
     add_lora(module, LoraSettings(rank=4, alpha=8.0), base=Base(name="base"), seed=0)
@@ -244,9 +257,10 @@ def _critic_learner(weights: dict[str, torch.Tensor] | None = None) -> Learner:
 
 def _adam_steps(learner: Learner) -> dict[str, Any]:
     batch = BATCHES["images on both"]
-    objective = Objective(algorithm=PolicyGradient(needs_values=True, num_minibatches=2))
+    objective = Objective(algorithm=PolicyGradient(needs_values=bool(learner.critic), num_minibatches=2))
     reports = [asdict(learner.update(batch, objective.credit(batch.credit_in()), objective)) for _ in range(2)]
-    return {"reports": reports, "logprobs": learner.logprobs(batch), "values": learner.values(batch)}
+    found = {"reports": reports, "logprobs": learner.logprobs(batch)}
+    return found if learner.critic is None else found | {"values": learner.values(batch)}
 
 
 def _whole_tree(tree: Any) -> Any:

@@ -32,7 +32,7 @@ def more_worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
 def storing_worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     """States saved by one, two and three ranks, each loaded by one, two and three."""
     order = [(check, count) for check in ("saved", "reloaded") for count in (1, 2, 3)]
-    return run_worlds(tmp_path_factory.mktemp("worlds"), *order)
+    return run_worlds(tmp_path_factory.mktemp("worlds"), *order, ("unwritable", 2))
 
 
 def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], limit: float) -> None:
@@ -118,6 +118,12 @@ def test_what_any_number_of_ranks_has_saved_any_number_goes_on_from(storing_worl
                 assert_identical(loaded[str(by)]["state"], saved["state"])
                 if by == count:
                     assert_identical(loaded[str(by)], saved)
+
+
+@pytest.mark.slow
+def test_a_share_that_cannot_be_written_is_an_error_of_the_disk_on_every_rank(storing_worlds: Worlds) -> None:
+    for rank in range(2):
+        assert "learner rank 1 can't write its share" in storing_worlds[2].of("unwritable", rank)
 
 
 def assert_identical(found: Any, expected: Any, where: str = "") -> None:
