@@ -2,7 +2,7 @@
 
 Each layer is gathered while it is read and let go after it; embeddings, head and norms are gathered for the whole pass.
 A vision tower that is frozen is whole in every process, and nothing of it is ever sent. Law: every process reads and
-sends back equally often and in the same order, or the gathering hangs; training/in_step.py sees to that.
+sends back equally often and in the same order, or the gathering hangs; training/ranks/in_step.py sees to that.
 
 A prompt that is read once for many tails needs nothing of its own here: its gradient enters at the keys and values
 inside of the layers, but also at its last hidden state, and from there on every layer is met as after any other pass.

@@ -149,7 +149,7 @@ def make_sampler(config: TrainConfig, opened: OpenModel, *, num_gpus: int | None
     placement, max_images = config.placement, config.world.max_images
     if placement.cluster == "none":
         return make_policy(opened, config.policy, config.machine, max_images=max_images)
-    from visualzoom.training.ray_policy import GeneratorPlan, PacedRayPolicy, RayPolicy
+    from visualzoom.training.generators.ray_policy import GeneratorPlan, PacedRayPolicy, RayPolicy
 
     policy, is_alone = config.policy, num_gpus is not None or "RAY_ADDRESS" in os.environ
     if policy.engine_gpu_share is None and is_alone:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.training.config import UsageError
 from visualzoom.training.pack import pack
-from visualzoom.training.team import AnyLearner
+from visualzoom.training.ranks.team import AnyLearner
 
 MOST_MEAN_GAP = {"float32": 1e-3, "bfloat16": 0.05}
 """In nats, by the type of the weights. Different weights differ by a tenth at least, rounding by 1e-6 and by 0.01."""

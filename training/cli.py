@@ -20,9 +20,9 @@ from visualzoom.envs.images.kernels import chosen_kernel
 from visualzoom.training.checks import check_train, scope_warning
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
-from visualzoom.training.dry_run import dry_run, take_dry_run
-from visualzoom.training.launch import after_restart, joined, launched
+from visualzoom.training.memory.dry_run import dry_run, take_dry_run
 from visualzoom.training.models import quiet_loading
+from visualzoom.training.ranks.launch import after_restart, joined, launched
 from visualzoom.training.run_folder import saved_config
 from visualzoom.training.threads import choose_threads, set_threads
 
@@ -188,7 +188,7 @@ def _follow() -> int:
     """A learner rank that torchrun has started beside the first one."""
     set_threads(1)  # until the first rank says how many
 
-    from visualzoom.training.follower import follow
+    from visualzoom.training.ranks.follower import follow
 
     quiet_loading()
     with joined() as ranks:
@@ -234,8 +234,8 @@ def _export(arguments: Sequence[str]) -> int:
 
 
 def _mismatch(arguments: Sequence[str]) -> int:
-    from visualzoom.training.mismatch import run_mismatch
-    from visualzoom.training.mismatch_config import MismatchConfig
+    from visualzoom.training.mismatch.command import run_mismatch
+    from visualzoom.training.mismatch.config import MismatchConfig
 
     return run_mismatch(_parse(MismatchConfig, "mismatch", arguments))
 

@@ -23,17 +23,17 @@ from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.records import Credit
 from visualzoom.training.config import CriticKind, ShardKind
 from visualzoom.training.critic import Critic
-from visualzoom.training.in_step import passes_in_step
 from visualzoom.training.layout import Layout
 from visualzoom.training.learner_report import LearnerReport, Tally
 from visualzoom.training.loss_given import LossGiven, Predicted, speaking
 from visualzoom.training.pack import Batch, Stem
-from visualzoom.training.ranks import ALONE, Ranks
+from visualzoom.training.ranks.in_step import passes_in_step
+from visualzoom.training.ranks.ranks import ALONE, Ranks
+from visualzoom.training.ranks.shared_state import join, plain_part, write_shares
+from visualzoom.training.ranks.shares import shares
 from visualzoom.training.reading import Reader, Reading
 from visualzoom.training.reference import Reference, frozen_fingerprint
 from visualzoom.training.schedule import Schedule, Shape
-from visualzoom.training.shared_state import join, plain_part, write_shares
-from visualzoom.training.shares import shares
 from visualzoom.training.stepper import Part, Stepper
 from visualzoom.training.trainable import choose_trained, trained_of
 

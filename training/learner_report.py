@@ -14,7 +14,7 @@ from visualzoom.algorithms.objective import StepLoss
 from visualzoom.algorithms.records import LossIn
 from visualzoom.training.layout import Layout
 from visualzoom.training.pack import Batch
-from visualzoom.training.ranks import Ranks
+from visualzoom.training.ranks.ranks import Ranks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

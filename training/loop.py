@@ -25,7 +25,8 @@ from visualzoom.training.gather import Gathered
 from visualzoom.training.metrics import read_metrics
 from visualzoom.training.pack import pack_played
 from visualzoom.training.progress import Progress, open_progress
-from visualzoom.training.ranks import ALONE, Ranks
+from visualzoom.training.ranks.ranks import ALONE, Ranks
+from visualzoom.training.ranks.team import Lead
 from visualzoom.training.rollouts import Rollouts
 from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
@@ -33,7 +34,6 @@ from visualzoom.training.step_clock import StepClock
 from visualzoom.training.stopping import StopRequest
 from visualzoom.training.streaming import Streaming
 from visualzoom.training.summary import Evaluations, Summary, last_words, own_name, summarise
-from visualzoom.training.team import Lead
 from visualzoom.training.world import unseen
 
 

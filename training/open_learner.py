@@ -12,7 +12,7 @@ from visualzoom.algorithms.records import Algorithm
 from visualzoom.training.assemble import OpenModel, open_model, open_new, open_reference
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.learner import Learner, LearnerConfig
-from visualzoom.training.ranks import ALONE, Ranks
+from visualzoom.training.ranks.ranks import ALONE, Ranks
 from visualzoom.training.reference import fingerprint
 
 

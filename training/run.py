@@ -43,11 +43,11 @@ from visualzoom.training.gpus import take_gpu
 from visualzoom.training.learner import LearnerReport
 from visualzoom.training.metrics import MetricsLog, Row, read_metrics
 from visualzoom.training.open_learner import open_learner
-from visualzoom.training.ranks import ALONE
+from visualzoom.training.ranks.ranks import ALONE
+from visualzoom.training.ranks.shared_state import SHARES
+from visualzoom.training.ranks.team import AnyLearner, Lead, LeadLearner, Opening, whole_if
 from visualzoom.training.run_folder import RunFolder
-from visualzoom.training.shared_state import SHARES
 from visualzoom.training.summary import Evaluations
-from visualzoom.training.team import AnyLearner, Lead, LeadLearner, Opening, whole_if
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import coordinates_of, env_maker, open_pool, open_source, unseen
 

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from visualzoom.agents.model_shards import own_rows
 from visualzoom.training.master_weights import MasterWeights
-from visualzoom.training.ranks import ALONE, Ranks
+from visualzoom.training.ranks.ranks import ALONE, Ranks
 from visualzoom.training.schedule import Schedule
 
 

@@ -29,7 +29,7 @@ from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.learner_report import LearnerReport, Tally
 from visualzoom.training.loss_given import LossGiven
 from visualzoom.training.pack import Batch, pack
-from visualzoom.training.ranks import ALONE, Ranks
+from visualzoom.training.ranks.ranks import ALONE, Ranks
 
 PROMPTS = (
     open_ledger(1, random_image(0, 2, 3), 8, 9),

@@ -20,9 +20,9 @@ from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.objective import Objective
 from visualzoom.training.config import LearnConfig, TrainConfig
 from visualzoom.training.learner import Learner, LearnerConfig
-from visualzoom.training.memory_episode import EpisodeSizes, largest_pass
-from visualzoom.training.memory_pass import Activations, activations
-from visualzoom.training.memory_states import count_states
+from visualzoom.training.memory.episode import EpisodeSizes, largest_pass
+from visualzoom.training.memory.one_pass import Activations, activations
+from visualzoom.training.memory.states import count_states
 from visualzoom.training.pack import Batch
 from visualzoom.training.trainable import adapt
 

@@ -19,8 +19,8 @@ from visualzoom.agents.model_testing import BANNED_IDS, open_ledger, random_modu
 from visualzoom.algorithms.objective import Objective
 from visualzoom.training.learner import Learner, LearnerConfig
 from visualzoom.training.pack import Batch, pack
-from visualzoom.training.ranks import ranks_of_group
-from visualzoom.training.shared_state import join, plain_part, write_shares
+from visualzoom.training.ranks.ranks import ranks_of_group
+from visualzoom.training.ranks.shared_state import join, plain_part, write_shares
 
 CUTS: dict[str, dict[str, Any]] = {
     "whole": {"budget_tokens": 10**6},

@@ -13,7 +13,7 @@ from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_testing import observe, open_ledger, random_image, random_module, reply
 from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.training.config import LearnConfig, PolicyConfig, TrainConfig, WorldConfig
-from visualzoom.training.memory_episode import EpisodeSizes, count_words, episode_sizes, largest_pass
+from visualzoom.training.memory.episode import EpisodeSizes, count_words, episode_sizes, largest_pass
 from visualzoom.training.pack import pack
 from visualzoom.training.reading import Reader
 

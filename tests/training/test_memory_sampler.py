@@ -18,11 +18,11 @@ from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.algorithms.grpo import GRPO
 from visualzoom.algorithms.objective import Objective
 from visualzoom.training.config import LearnConfig, MachineConfig, PolicyConfig, TrainConfig, UsageError
-from visualzoom.training.memory_advice import find_flags
-from visualzoom.training.memory_episode import EpisodeSizes
-from visualzoom.training.memory_model import bare_model
-from visualzoom.training.memory_sampler import GIB, bytes_per_token, engine_sampler
-from visualzoom.training.step_cost import step_cost
+from visualzoom.training.memory.advice import find_flags
+from visualzoom.training.memory.bare_model import bare_model
+from visualzoom.training.memory.episode import EpisodeSizes
+from visualzoom.training.memory.sampler import GIB, bytes_per_token, engine_sampler
+from visualzoom.training.memory.step_cost import step_cost
 
 SHAPES = Path(__file__).parent / "shapes"
 SIZES = EpisodeSizes(

@@ -22,8 +22,8 @@ from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.training.assemble import DTYPES
 from visualzoom.training.config import LearnConfig, MachineConfig
 from visualzoom.training.learner import Learner, LearnerConfig
-from visualzoom.training.memory_model import bare_model, stored_weights, tensor_bytes
-from visualzoom.training.memory_states import States, count_states
+from visualzoom.training.memory.bare_model import bare_model, stored_weights, tensor_bytes
+from visualzoom.training.memory.states import States, count_states
 from visualzoom.training.pack import Batch
 from visualzoom.training.trainable import adapt
 

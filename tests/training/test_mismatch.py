@@ -26,11 +26,11 @@ from visualzoom.training.assemble import OpenModel, open_model
 from visualzoom.training.cli import main
 from visualzoom.training.config import MachineConfig
 from visualzoom.training.learner import Learner, LearnerConfig
-from visualzoom.training.mismatch_bench import bench
-from visualzoom.training.mismatch_config import MismatchConfig
-from visualzoom.training.mismatch_episodes import Episodes, Sampler
-from visualzoom.training.mismatch_readings import Given, Logprobs, Reading, cached, padded, prefix_once, stock
-from visualzoom.training.mismatch_report import Report
+from visualzoom.training.mismatch.bench import bench
+from visualzoom.training.mismatch.config import MismatchConfig
+from visualzoom.training.mismatch.episodes import Episodes, Sampler
+from visualzoom.training.mismatch.readings import Given, Logprobs, Reading, cached, padded, prefix_once, stock
+from visualzoom.training.mismatch.report import Report
 from visualzoom.training.models import settings_of
 from visualzoom.training.pack import pack
 from visualzoom.training.world import open_source

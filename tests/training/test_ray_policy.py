@@ -15,7 +15,7 @@ from visualzoom.agents.model_lora import whole_weights
 from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling, ShownImage
 from visualzoom.training.assemble import OpenModel, open_model
 from visualzoom.training.config import MachineConfig, PolicyConfig, SamplerLost
-from visualzoom.training.ray_policy import (
+from visualzoom.training.generators.ray_policy import (
     MAX_BARREN,
     MAX_DEATHS,
     GeneratorPlan,

@@ -1,4 +1,4 @@
-"""Laws of training/ray_requests.py and training/ray_weights.py: what arrives is what was sent, and no pixel twice."""
+"""Laws of what travels to a generator, requests and weights: what arrives is what was sent, and no pixel twice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from visualzoom.agents.ledger import TokenLedger
 from visualzoom.agents.records import GenerateRequest, ShownImage
 from visualzoom.agents.tokens import Rendered
-from visualzoom.training.ray_requests import Packer, Unpacker
-from visualzoom.training.ray_weights import pack_weights, unpack_weights
+from visualzoom.training.generators.requests import Packer, Unpacker
+from visualzoom.training.generators.weights import pack_weights, unpack_weights
 
 PAD, CELL_PX = 99, 4
 

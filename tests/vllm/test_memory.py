@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from visualzoom.agents.vllm_policy import EngineSettings
-from visualzoom.training.memory_sampler import MAX_EPISODES
+from visualzoom.training.memory.sampler import MAX_EPISODES
 
 
 def test_an_engine_continues_as_many_episodes_at_once_as_is_said() -> None:

@@ -22,9 +22,9 @@ from visualzoom.agents.records import Sampling
 from visualzoom.agents.vllm_scoring import forget_keys, score
 from visualzoom.envs.parts import open_protocol
 from visualzoom.evaluation.token_classes import tokens_of
-from visualzoom.training.mismatch_bench import bench
-from visualzoom.training.mismatch_readings import Given, cached, padded, prefix_once, stock, vllm
-from visualzoom.training.mismatch_report import Report
+from visualzoom.training.mismatch.bench import bench
+from visualzoom.training.mismatch.readings import Given, cached, padded, prefix_once, stock, vllm
+from visualzoom.training.mismatch.report import Report
 
 READINGS = {"stock": stock, "padded": padded, "prefix-once": prefix_once, "cached": cached, "vllm": vllm}
 LEARNER = ("stock", "padded", "prefix-once", "cached")

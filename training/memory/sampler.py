@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.training.config import BESIDE_SHARE, PolicyConfig
-from visualzoom.training.memory_episode import EpisodeSizes
-from visualzoom.training.memory_pass import tower_work_bytes
+from visualzoom.training.memory.episode import EpisodeSizes
+from visualzoom.training.memory.one_pass import tower_work_bytes
 
 GIB = 2**30
 ENGINE_ROOM_BYTES = 2 * GIB

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
-from visualzoom.training.ranks import Ranks
+from visualzoom.training.ranks.ranks import Ranks
 
 SHARES = "trainer/shares"
 """Folder of a checkpoint."""

@@ -1,6 +1,6 @@
 """`visualzoom mismatch`: do sampler and learner find the same tokens equally likely, and if not, where does it begin?
 
-Episodes are sampled with a named engine, and then the same tokens are read by several readings (mismatch_readings.py).
+Episodes are sampled with a named engine, and then the same tokens are read by several readings (readings.py).
 Law: the exit code is 0 if rounding explains every difference, and 1 if it does not.
 """
 
@@ -16,16 +16,16 @@ from rich.console import Console
 from visualzoom.envs.records import TaskSource
 from visualzoom.envs.registry import resolve
 from visualzoom.training.config import PolicyConfig, UsageError, WorldConfig
-from visualzoom.training.mismatch_bars import Bars
-from visualzoom.training.mismatch_config import READINGS, MismatchConfig
-from visualzoom.training.mismatch_report import Report
+from visualzoom.training.mismatch.bars import Bars
+from visualzoom.training.mismatch.config import READINGS, MismatchConfig
+from visualzoom.training.mismatch.report import Report
 from visualzoom.training.models import model_folder, quiet_loading, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import env_maker, open_source, user_errors
 
 if TYPE_CHECKING:
-    from visualzoom.training.mismatch_episodes import Episodes
-    from visualzoom.training.mismatch_readings import Reading
+    from visualzoom.training.mismatch.episodes import Episodes
+    from visualzoom.training.mismatch.readings import Reading
 
 TABLE_COLUMNS = 112
 """Characters that the table needs: a narrower terminal breaks lines, and no figure is cut."""
@@ -74,9 +74,9 @@ def _compare(
     config: MismatchConfig, world: WorldConfig, source: TaskSource, policy: PolicyConfig
 ) -> tuple[Episodes, Report]:
     from visualzoom.training.assemble import open_model
-    from visualzoom.training.mismatch_bench import bench
-    from visualzoom.training.mismatch_episodes import Engines, Sampler
-    from visualzoom.training.mismatch_readings import Given
+    from visualzoom.training.mismatch.bench import bench
+    from visualzoom.training.mismatch.episodes import Engines, Sampler
+    from visualzoom.training.mismatch.readings import Given
 
     readings = {name: _reading(name) for name in config.names}
     opened = open_model(config.model, config.machine)

@@ -23,9 +23,9 @@ from torch import Tensor
 from visualzoom.agents.records import Completion, FinishReason, GenerateRequest, Sampling
 from visualzoom.envs.vector.ray_session import RaySession
 from visualzoom.training.config import SamplerLost
-from visualzoom.training.ray_generator import GeneratorFacts, GeneratorPlan
-from visualzoom.training.ray_generator_link import AnyRef, GeneratorGone, GeneratorLink, LinkSettings, Work
-from visualzoom.training.ray_weights import pack_weights
+from visualzoom.training.generators.ray_generator import GeneratorFacts, GeneratorPlan
+from visualzoom.training.generators.ray_link import AnyRef, GeneratorGone, GeneratorLink, LinkSettings, Work
+from visualzoom.training.generators.weights import pack_weights
 
 __all__ = ["GeneratorPlan", "GeneratorsLost", "PacedRayPolicy", "RayPolicy"]
 

@@ -2,7 +2,7 @@
 
 Law: a reading gives one log-probability for each sampled token, episode after episode in order, of the distribution at
 the temperature that it is given, without the tokens that are never sampled. It changes no weight and draws nothing.
-`READINGS` in mismatch_config.py names them; `module:function` is one of your own.
+`READINGS` in config.py names them; `module:function` is one of your own.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from torch import Tensor
 from visualzoom.agents.records import Completion, GenerateRequest, PacedPolicy, ReportingPolicy, Sampling, TrainedPolicy
 from visualzoom.envs.vector.ray_surroundings import Surroundings
 from visualzoom.training.config import MachineConfig, PolicyConfig
-from visualzoom.training.ray_requests import Package, Unpacker
-from visualzoom.training.ray_weights import PackedTensor, unpack_weights
+from visualzoom.training.generators.requests import Package, Unpacker
+from visualzoom.training.generators.weights import PackedTensor, unpack_weights
 from visualzoom.training.threads import set_threads
 
 _WEIGHTS = "model.safetensors"

@@ -14,8 +14,8 @@ import torch
 from visualzoom.training.assemble import make_algorithm
 from visualzoom.training.config import UsageError
 from visualzoom.training.open_learner import open_learner
-from visualzoom.training.ranks import Ranks
-from visualzoom.training.team import WORK, Opening, Order, is_loss
+from visualzoom.training.ranks.ranks import Ranks
+from visualzoom.training.ranks.team import WORK, Opening, Order, is_loss
 from visualzoom.training.threads import set_threads
 
 FAILED = 1

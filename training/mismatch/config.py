@@ -12,11 +12,11 @@ from visualzoom.training.config import BESIDE_SHARE, MachineConfig, PolicyConfig
 from visualzoom.training.evaluating import WorldChoice
 
 READINGS: Mapping[str, str] = {
-    "stock": "visualzoom.training.mismatch_readings:stock",
-    "padded": "visualzoom.training.mismatch_readings:padded",
-    "prefix-once": "visualzoom.training.mismatch_readings:prefix_once",
-    "cached": "visualzoom.training.mismatch_readings:cached",
-    "vllm": "visualzoom.training.mismatch_readings:vllm",
+    "stock": "visualzoom.training.mismatch.readings:stock",
+    "padded": "visualzoom.training.mismatch.readings:padded",
+    "prefix-once": "visualzoom.training.mismatch.readings:prefix_once",
+    "cached": "visualzoom.training.mismatch.readings:cached",
+    "vllm": "visualzoom.training.mismatch.readings:vllm",
 }
 
 

@@ -14,9 +14,9 @@ from visualzoom.agents.ledger import TokenLedger
 from visualzoom.evaluation.mismatch import Pair, compare, groups_of
 from visualzoom.evaluation.token_classes import Tokens
 from visualzoom.training.canary import MOST_MEAN_GAP
-from visualzoom.training.mismatch_causes import case_of, cause_of, gaps, place_hint
-from visualzoom.training.mismatch_readings import Given, Logprobs, Reading, padded, sampled
-from visualzoom.training.mismatch_report import SAMPLED, Report
+from visualzoom.training.mismatch.causes import case_of, cause_of, gaps, place_hint
+from visualzoom.training.mismatch.readings import Given, Logprobs, Reading, padded, sampled
+from visualzoom.training.mismatch.report import SAMPLED, Report
 
 
 class Listener(Protocol):

@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from visualzoom.agents.records import Completion, GenerateRequest, Sampling
 from visualzoom.training.config import SamplerLost
-from visualzoom.training.ray_generator import Generator, GeneratorFacts
-from visualzoom.training.ray_requests import Packer
+from visualzoom.training.generators.ray_generator import Generator, GeneratorFacts
+from visualzoom.training.generators.requests import Packer
 
 _CLOSING_S = 10.0
 AnyRef = Any  # a ray.ObjectRef, which carries no annotations

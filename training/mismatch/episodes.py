@@ -20,7 +20,7 @@ from visualzoom.envs.records import TaskSource
 from visualzoom.evaluation.token_classes import Tokens, tokens_of
 from visualzoom.training.assemble import OpenModel, make_policy
 from visualzoom.training.config import MachineConfig, PolicyConfig, UsageError, WorldConfig
-from visualzoom.training.mismatch_config import MismatchConfig
+from visualzoom.training.mismatch.config import MismatchConfig
 from visualzoom.training.threads import choose_threads
 from visualzoom.training.world import env_maker, open_pool, unseen
 

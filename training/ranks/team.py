@@ -22,7 +22,7 @@ from visualzoom.algorithms.records import Credit
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.learner import Learner, LearnerReport
 from visualzoom.training.pack import Batch
-from visualzoom.training.ranks import Ranks
+from visualzoom.training.ranks.ranks import Ranks
 
 
 class RankLost(UsageError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from visualzoom.training.ranks import Ranks
+    from visualzoom.training.ranks.ranks import Ranks
 
 
 def launched() -> tuple[int, int]:
@@ -34,7 +34,7 @@ def joined() -> Iterator[Ranks]:
     import torch
     from torch import distributed as dist
 
-    from visualzoom.training.ranks import ALONE, STEP_TIMEOUT_S, ranks_of_group
+    from visualzoom.training.ranks.ranks import ALONE, STEP_TIMEOUT_S, ranks_of_group
 
     if launched()[1] == 1:
         yield ALONE

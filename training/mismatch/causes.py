@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from visualzoom.agents.ledger import ImageSpan, TokenLedger
 from visualzoom.agents.model import VLModel
 from visualzoom.evaluation.mismatch import Onset
-from visualzoom.training.mismatch_readings import Given, Logprobs, learner_passes, padded, vllm
+from visualzoom.training.mismatch.readings import Given, Logprobs, learner_passes, padded, vllm
 
 EPISODES_TRIED = 8
 """Those that differ most."""

@@ -3,7 +3,7 @@
 Parts of one phase are alive together, and the peak of a device is the largest sum of a phase. An update has three: the
 head while all activations are kept, the layers on the way back, and the gradients when the activations are gone.
 States are exact; caches are bounds; activations and what libraries take for themselves are estimates, and each part
-says which it is. The formulas are in memory_states.py, memory_pass.py and memory_sampler.py.
+says which it is. The formulas are in states.py, one_pass.py and sampler.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal, get_args
 
 from visualzoom.agents.model import VLModel
 from visualzoom.training.config import ALONE_SHARE, BESIDE_SHARE, TrainConfig
-from visualzoom.training.memory_episode import EpisodeSizes, PassSizes, largest_pass
-from visualzoom.training.memory_model import tensor_bytes
-from visualzoom.training.memory_pass import Activations, activations
-from visualzoom.training.memory_sampler import GIB, SamplerBytes, engine_sampler, publish_bytes, shared_sampler
-from visualzoom.training.memory_states import States, count_states
+from visualzoom.training.memory.bare_model import tensor_bytes
+from visualzoom.training.memory.episode import EpisodeSizes, PassSizes, largest_pass
+from visualzoom.training.memory.one_pass import Activations, activations
+from visualzoom.training.memory.sampler import GIB, SamplerBytes, engine_sampler, publish_bytes, shared_sampler
+from visualzoom.training.memory.states import States, count_states
 
 Place = Literal["learner", "sampler", "generator", "host"]
 """A sampler lies on the learner's device, or in generators with devices of their own; one of them is described."""

@@ -19,7 +19,7 @@ from typing import Literal
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_lora import is_adapted
 from visualzoom.training.learner import LearnerConfig
-from visualzoom.training.memory_episode import PassSizes
+from visualzoom.training.memory.episode import PassSizes
 
 FLOAT_BYTES = 4
 

@@ -67,7 +67,7 @@ def dry_run(config: TrainConfig, asked: DryRun) -> int:
     lacks = lacks_of_machine(config)
     with_critic = check_learning(config).needs_values
 
-    from visualzoom.training.dry_run_report import Plan, report, verdict
+    from visualzoom.training.memory.report import Plan, report, verdict
 
     plan = Plan.of(config, asked, with_critic=with_critic)
     print(report(plan))

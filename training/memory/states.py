@@ -22,7 +22,7 @@ from visualzoom.training.config import LearnConfig
 from visualzoom.training.critic import Critic
 from visualzoom.training.layout import Layout
 from visualzoom.training.master_weights import MasterWeights
-from visualzoom.training.memory_model import tensor_bytes
+from visualzoom.training.memory.bare_model import tensor_bytes
 from visualzoom.training.trainable import choose_trained
 
 MOMENTS = 2

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from visualzoom.agents.model import VLModel
 from visualzoom.agents.model_lora import is_adapted
 from visualzoom.training.config import LearnConfig
-from visualzoom.training.memory_episode import EpisodeSizes
+from visualzoom.training.memory.episode import EpisodeSizes
 
 ACHIEVED_TFLOPS = 100.0
 """Of a GPU while the learner computes: of the bfloat16 peak of an H100 or H200 a tenth, of that of an A100 a third."""

@@ -1,0 +1,1 @@
+"""`visualzoom train --dry-run`: what a run needs of each memory."""

@@ -1,0 +1,1 @@
+"""`visualzoom mismatch`: the same tokens read in several ways."""

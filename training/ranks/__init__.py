@@ -1,0 +1,1 @@
+"""Several processes that learn together, as torchrun starts them."""
