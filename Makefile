@@ -49,13 +49,13 @@ test: lint types
 
 test-all: lint types
 	VISUALZOOM_HYPOTHESIS=thorough $(RUN) pytest -q -n auto --maxprocesses 8 -m "" $(ARGS)
-	@$(MAKE) --no-print-directory test-vllm
+	@$(MAKE) --no-print-directory test-vllm MARKED='-m ""'
 
 # A machine whose indexes have no CPU build of vLLM or torch still passes, and is told; in CI that is a failure.
 test-vllm:
 	@test -e $(VLLM)/stamp || echo "for tests with a real vLLM its CPU build goes into $(VLLM): two to five minutes and 3.5 GB, once"
 	@if $(MAKE) --no-print-directory vllm > $(VLLM).log 2>&1; then \
-	  $(VLLM)/bin/python -m pytest -q -W default::Warning --disable-warnings tests/vllm; \
+	  $(VLLM)/bin/python -m pytest -q -W default::Warning --disable-warnings $(MARKED) tests/vllm; \
 	else \
 	  echo "the tests with a real vLLM were left out: it can't be installed here, see $(VLLM).log"; test -z "$$CI"; \
 	fi

@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["*.py"]
 
 
-@pytest.fixture(scope="session", params=["here", "own"])
+@pytest.fixture(scope="session", params=["here", pytest.param("own", marks=pytest.mark.slow)])
 def tiny(request: pytest.FixtureRequest) -> Iterator[Following]:
     """The built-in model and an engine that follows it, in this process and in its own."""
     with warnings.catch_warnings():

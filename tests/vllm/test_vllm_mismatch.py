@@ -27,6 +27,8 @@ from visualzoom.training.mismatch.readings import Given, cached, padded, prefix_
 from visualzoom.training.mismatch.report import Report
 
 READINGS = {"stock": stock, "padded": padded, "prefix-once": prefix_once, "cached": cached, "vllm": vllm}
+here = pytest.mark.parametrize("tiny", ["here"], indirect=True)
+"""Given tokens are scored by an engine of this process."""
 LEARNER = ("stock", "padded", "prefix-once", "cached")
 SAMPLING = Sampling(max_tokens=12)
 
@@ -51,6 +53,7 @@ def report_of(following: Following, ledgers: Sequence[TokenLedger], **fields: An
     return bench(given, ledgers, tokens, READINGS, dtype="float32")
 
 
+@here
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_vllm_and_the_learner_agree(fresh: Following, temperature: float) -> None:
     sampling = replace(SAMPLING, temperature=temperature)
@@ -59,6 +62,7 @@ def test_vllm_and_the_learner_agree(fresh: Following, temperature: float) -> Non
     assert report.worst.whole.gap_max < 1e-4
 
 
+@here
 def test_vllm_scores_what_others_sampled(fresh: Following) -> None:
     ledgers = two_turns(fresh)
     said = [[logprob for logprob in ledger.logprobs if logprob is not None] for ledger in ledgers]
@@ -68,12 +72,14 @@ def test_vllm_scores_what_others_sampled(fresh: Following) -> None:
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@here
 def test_a_wrong_temperature_is_found(fresh: Following) -> None:
     report = report_of(fresh, two_turns(fresh, replace(SAMPLING, temperature=0.6)))
     assert report.groups == (("sampled",), (*LEARNER, "vllm"))
     assert "at temperature 0.6 in place of 1 the learner agrees" in report.verdict
 
 
+@here
 def test_wrong_positions_are_found(fresh: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     def one_axis(_self: VLModel, num_tokens: int, _spans: Sequence[ImageSpan]) -> NDArray[np.int64]:
         return np.tile(np.arange(num_tokens), (3, 1))
@@ -85,6 +91,7 @@ def test_wrong_positions_are_found(fresh: Following, monkeypatch: pytest.MonkeyP
     assert "its own positions are wrong" in report.verdict
 
 
+@here
 @pytest.mark.parametrize(
     ("part", "keys_are_dropped", "expected"),
     [
@@ -105,6 +112,7 @@ def test_a_stale_cache_is_found_and_named(
     assert expected in report.verdict
 
 
+@here
 def test_weights_that_were_not_sent_are_found(fresh: Following) -> None:
     ledgers = two_turns(fresh)
     fresh.disturb("layers.0", by=0.02)

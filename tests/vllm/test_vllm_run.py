@@ -41,6 +41,7 @@ def trained_rows(out: Path) -> list[dict[str, Any]]:
     [
         ("--learning-rate", "1e-3"),
         ("--lora-rank", "4", "--learning-rate", "1e-2"),
+        ("--cluster", "ray", "--num-generators", "2", "--learning-rate", "1e-3"),
         pytest.param(("--engine-process", "own", "--learning-rate", "1e-3"), marks=pytest.mark.slow),
         pytest.param(
             ("--lora-rank", "4", "--lora-publish", "adapter", "--learning-rate", "1e-2", "--stop-after-call"),
@@ -59,6 +60,17 @@ def test_a_run_learns_and_samples_with_what_it_learned(flags: tuple[str, ...], t
     assert all(row["policy/grad_norm"] > 0 for row in rows)
     assert max(row["mismatch/abs_dlogp_max"] for row in rows) < 1e-4
     assert all(0 < row["perf/prefix_hit_rate"] < 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_generators_take_weights_in_the_middle_of_replies(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ahead = ("--cluster", "ray", "--max-staleness", "3", "--eval-every", "99", "--checkpoint-every", "99")
+    visualzoom("train", "--engine", "vllm", "--out", str(out), *SMALL, "--steps", "8", *ahead)
+    rows = trained_rows(out)
+    assert len(rows) == 8
+    assert 0 < max(row["staleness/max"] for row in rows) <= 3
+    assert all(row["rollout/dropped/failed"] == 0 for row in rows)
 
 
 def test_eval_and_ask_sample_with_it(tmp_path: Path) -> None:

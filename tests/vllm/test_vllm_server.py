@@ -22,6 +22,7 @@ from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.agents.torchvision_operators import here_and_below
 from visualzoom.agents.vllm_server import Server, ServerError, ServerPolicy
 
+pytestmark = pytest.mark.slow
 NEAR = 1e-4
 START_S = 180.0
 FLAGS = (
