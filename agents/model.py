@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from visualzoom.agents.ledger import ImageSpan
 from visualzoom.agents.model_attention import ATTENTION, SlotCache, Tree
 from visualzoom.agents.model_head import chosen_logprobs, head_logits
 from visualzoom.agents.model_lora import load_lora
+from visualzoom.agents.model_positions import positions_of
 from visualzoom.agents.model_prefix import KeyValues
 from visualzoom.agents.model_shards import Shards, within_shards
 from visualzoom.agents.model_vision import (
@@ -83,22 +83,6 @@ def family_of(model_type: str, where: str = "") -> Family:
             "its chat form in agents/chat_families.py, named in RENDERERS of agents/chat.py"
         )
     return FAMILIES[model_type]
-
-
-@lru_cache(maxsize=1024)
-def _positions(num_tokens: int, images: tuple[tuple[int, int, int], ...]) -> NDArray[np.int64]:
-    positions = np.empty((3, num_tokens), dtype=np.int64)
-    token, position = 0, 0
-    for start, rows, columns in images:
-        positions[:, token:start] = np.arange(position, position + start - token)
-        position += start - token
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        token = start + rows * columns
-        positions[:, start:token] = position + np.stack([np.zeros_like(row), row, column])
-        position += max(rows, columns)
-    positions[:, token:] = np.arange(position, position + num_tokens - token)
-    positions.flags.writeable = False
-    return positions
 
 
 class VLModel:
@@ -250,7 +234,7 @@ class VLModel:
                     "the renderer and the model must have the same factor_px"
                 )
             images.append((span.start, rows, columns))
-        return _positions(num_tokens, tuple(images))
+        return positions_of(num_tokens, tuple(images))
 
     @within_shards
     def hidden(

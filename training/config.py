@@ -11,30 +11,27 @@ from pathlib import Path
 from typing import Literal
 
 from visualzoom.algorithms.terms import Terms
-from visualzoom.training.schedule import Shape
+from visualzoom.training.learn_config import CriticKind, LearnConfig, ShardKind
+from visualzoom.training.usage import SamplerLost, UsageError, at_least, positive
 
-CriticKind = Literal["head", "shared", "separate"]
-ShardKind = Literal["none", "full"]
-
-
-class UsageError(ValueError):
-    """The user asked for something that can't be done; the message says what was given, what is allowed, what to do."""
-
-
-class SamplerLost(UsageError):
-    """What makes replies can't be had any more; what was trained until then is saved."""
-
-
-def _at_least(least: float, **values: float) -> None:
-    for name, value in values.items():
-        if not least <= value < float("inf"):
-            raise UsageError(f"{name} is {value}; it must be at least {least}")
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise UsageError(f"{name} is {value}; it must be a positive number")
+__all__ = [
+    "ALONE_SHARE",
+    "BESIDE_SHARE",
+    "DEEPEYES_7B",
+    "FREE_ON_RESUME",
+    "PRESETS",
+    "CriticKind",
+    "LearnConfig",
+    "MachineConfig",
+    "PlacementConfig",
+    "PolicyConfig",
+    "ReportConfig",
+    "SamplerLost",
+    "ShardKind",
+    "TrainConfig",
+    "UsageError",
+    "WorldConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +81,10 @@ class WorldConfig:
         """Refuse what no environment could do."""
         if not self.tasks and self.data is None:
             raise UsageError("no tasks: pass --data FILE (JSONL or parquet) or --tasks FAMILY")
-        _at_least(1, max_turns=self.max_turns, max_images=self.max_images)
+        at_least(1, max_turns=self.max_turns, max_images=self.max_images)
         for name, limit_s in (("tool_timeout_s", self.tool_timeout_s), ("env_timeout_s", self.env_timeout_s)):
             if limit_s is not None:
-                _positive(**{name: limit_s})
+                positive(**{name: limit_s})
         for name, low, high in (
             ("view", self.view_min_px, self.view_max_px),
             ("crop", self.crop_min_px, self.crop_max_px),
@@ -131,116 +128,12 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         """Refuse what can't be sampled."""
         if self.engine_cache_gb is not None:
-            _positive(engine_cache_gb=self.engine_cache_gb)
+            positive(engine_cache_gb=self.engine_cache_gb)
         if self.engine_gpu_share is not None and not 0 < self.engine_gpu_share <= 1:
             raise UsageError(f"engine_gpu_share is {self.engine_gpu_share}; it must be above 0 and at most 1")
-        _positive(temperature=self.temperature)
-        _at_least(1, max_tokens=self.max_tokens)
-        _at_least(self.max_tokens, max_context_tokens=self.max_context_tokens)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LearnConfig:
-    """Sizes of a step and the optimiser."""
-
-    tasks_per_step: int = 32
-    """Tasks drawn for each step."""
-    group_size: int = 8
-    """Episodes of each task. Group-relative advantages need at least 2."""
-    oversample_tasks: int = 0
-    """More tasks that are begun with each step; once tasks_per_step groups are whole, the others are left behind."""
-    straggler_deadline_s: float = 0.0
-    """Longest time that these others get to become whole too. Above 0 the clock decides what is learned from."""
-    learning_rate: float = 1e-4
-    """Of AdamW, after the warm-up."""
-    warmup_steps: int = 5
-    """Optimizer steps over which the learning rate rises from 0."""
-    schedule: Shape = "constant"
-    """What the learning rates do after the warm-up: stay, fall in a line, or fall as half a cosine, over all optimizer
-    steps of the run. If they fall, --resume can't change --steps."""
-    min_learning_rate_share: float = 0.0
-    """Share of its value that a learning rate falls to, 0 to 1."""
-    weight_decay: float = 0.0
-    """Of AdamW, on matrices; norms and biases don't decay."""
-    max_grad_norm: float = 1.0
-    """Gradients are clipped to this norm; those of policy and critic apart."""
-    freeze_vision: bool = False
-    """Keep the vision tower as it is: each image is then encoded once."""
-    vision_cache_gb: float = 1.0
-    """Gigabytes of features of a frozen tower that are kept, beside the model: more than the images of a step take, or
-    they are encoded again and again."""
-    freeze: tuple[str, ...] = ()
-    """Keep the weights whose names match one of these shell patterns, as in "model.visual.*"."""
-    lora_rank: int = 0
-    """Train low-rank adapters of this rank, say 16, and leave the weights as they are; 0 trains the weights. Adapters
-    want learning rates about ten times as high. Needs visualzoom[lora]."""
-    lora_alpha: float = 32.0
-    """The adapters' products of matrices are scaled by alpha / rank."""
-    lora_targets: tuple[str, ...] = ()
-    """Layers that get an adapter: ends of names in the language model (q_proj v_proj), or patterns of whole names
-    ("model.visual.*"). None named: every linear layer of the language model."""
-    critic: CriticKind = "head"
-    """Of algorithms that have one. head: reads the policy's hidden states; shared: and teaches the policy's weights
-    too; separate: reads those of a model of its own, which begins as a copy."""
-    value_learning_rate: float = 1e-3
-    """Of the critic's head."""
-    critic_learning_rate: float | None = None
-    """Of the model of a separate critic; that of the policy if None."""
-    micro_batch_tokens: int = 2048
-    """Tokens in one forward pass of the learner: a bound on memory that changes nothing but rounding."""
-    checkpoint_layers: bool = False
-    """Compute each layer again in the backward pass: a third more time, far less memory. Changes no number."""
-    shard: ShardKind = "none"
-    """What each learner rank of torchrun keeps. none: all weights and the optimizer's state; full: a share of both, and
-    each layer is gathered while it is read. Nothing for a single process. Changes nothing but rounding."""
-    reading: Literal["shared", "plain"] = "shared"
-    """shared: the learner reads a prompt once for all its episodes; plain: once for each, in padded rows. Changes
-    nothing but rounding and time."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that teach nothing."""
-        _at_least(
-            1,
-            tasks_per_step=self.tasks_per_step,
-            group_size=self.group_size,
-            micro_batch_tokens=self.micro_batch_tokens,
-        )
-        _at_least(0, oversample_tasks=self.oversample_tasks, straggler_deadline_s=self.straggler_deadline_s)
-        _at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay, lora_rank=self.lora_rank)
-        _positive(
-            learning_rate=self.learning_rate,
-            value_learning_rate=self.value_learning_rate,
-            max_grad_norm=self.max_grad_norm,
-            vision_cache_gb=self.vision_cache_gb,
-            lora_alpha=self.lora_alpha,
-        )
-        self._check_idle()
-
-    def _check_idle(self) -> None:
-        """Refuse a setting that would have no effect beside the others."""
-        if not 0 <= self.min_learning_rate_share <= 1:
-            raise UsageError(f"min_learning_rate_share is {self.min_learning_rate_share}; it must be from 0 to 1")
-        if self.min_learning_rate_share and self.schedule == "constant":
-            raise UsageError(
-                f"min_learning_rate_share is {self.min_learning_rate_share}, but a constant rate never falls; choose "
-                "schedule linear or cosine"
-            )
-        if self.straggler_deadline_s and not self.oversample_tasks:
-            raise UsageError(
-                f"straggler_deadline_s is {self.straggler_deadline_s}, but no more tasks are begun than are needed; "
-                "set oversample_tasks, say an eighth of tasks_per_step"
-            )
-        if self.lora_targets and not self.lora_rank:
-            raise UsageError(
-                f"lora_targets is {' '.join(self.lora_targets)} without adapters; give a lora_rank, say 16"
-            )
-        if self.critic_learning_rate is not None:
-            _positive(critic_learning_rate=self.critic_learning_rate)
-            if self.critic != "separate":
-                raise UsageError(
-                    f"critic_learning_rate is {self.critic_learning_rate}, but the critic is {self.critic!r} and has "
-                    "no model of its own; choose critic separate, or set value_learning_rate"
-                )
+        positive(temperature=self.temperature)
+        at_least(1, max_tokens=self.max_tokens)
+        at_least(self.max_tokens, max_context_tokens=self.max_context_tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,7 +150,7 @@ class MachineConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible thread counts."""
-        _at_least(0, num_threads=self.num_threads)
+        at_least(0, num_threads=self.num_threads)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,9 +173,9 @@ class PlacementConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect or no sense."""
-        _at_least(1, num_generators=self.num_generators)
-        _at_least(0, max_staleness=self.max_staleness)
-        _positive(gpus_per_generator=self.gpus_per_generator, generator_timeout_s=self.generator_timeout_s)
+        at_least(1, num_generators=self.num_generators)
+        at_least(0, max_staleness=self.max_staleness)
+        positive(gpus_per_generator=self.gpus_per_generator, generator_timeout_s=self.generator_timeout_s)
         if self.cluster == "none":
             idle = {"num_generators": self.num_generators != 1, "max_staleness": self.max_staleness != 0}
             lost = [name for name, is_set in idle.items() if is_set]
@@ -319,7 +212,7 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         """Refuse intervals of nothing."""
-        _at_least(
+        at_least(
             1,
             eval_every=self.eval_every,
             eval_tasks=self.eval_tasks,
@@ -328,7 +221,7 @@ class ReportConfig:
             keep_checkpoints=self.keep_checkpoints,
             episodes_every=self.episodes_every,
         )
-        _at_least(0, episodes_saved=self.episodes_saved)
+        at_least(0, episodes_saved=self.episodes_saved)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -368,8 +261,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse a run of nothing."""
-        _at_least(1, steps=self.steps)
-        _at_least(0, seed=self.seed, env_workers=self.env_workers)
+        at_least(1, steps=self.steps)
+        at_least(0, seed=self.seed, env_workers=self.env_workers)
 
 
 FREE_ON_RESUME = frozenset(
