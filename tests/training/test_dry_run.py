@@ -16,7 +16,8 @@ import pytest
 from visualzoom.agents.tiny_model import ASSETS
 from visualzoom.training.cli import main, parse_train
 from visualzoom.training.config import UsageError
-from visualzoom.training.memory.dry_run import DryRun, take_dry_run
+from visualzoom.training.memory.asked import DryRun
+from visualzoom.training.memory.dry_run import take_dry_run
 
 SHAPES = Path(__file__).parent / "shapes"
 THREE, SEVEN = (str(SHAPES / f"qwen2_5_vl_{size}") for size in ("3b", "7b"))

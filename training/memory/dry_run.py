@@ -9,24 +9,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from visualzoom.training.checks import check_learning, check_names, lacks_of_machine, refuse_adapter
 from visualzoom.training.config import TrainConfig, UsageError
+from visualzoom.training.memory.asked import DryRun
 from visualzoom.training.models import named_folder
 
 CANT_FIT = 2
-GIB = 2**30
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DryRun:
-    """What is asked of a dry run; no part of a config."""
-
-    device_memory_gb: float | None = None
-    """Memory of one GPU, for which the verdict is wanted; None asks the GPU that is here."""
-    learner_gpus: int = 1
-    """Over so many GPUs the learner's states are divided: an outlook."""
 
 
 def take_dry_run(arguments: Sequence[str]) -> tuple[DryRun | None, list[str]]:

@@ -14,8 +14,8 @@ import torch
 from visualzoom.agents.chat import Renderer, open_renderer
 from visualzoom.training.config import TrainConfig
 from visualzoom.training.memory.advice import find_flags
+from visualzoom.training.memory.asked import GIB, DryRun
 from visualzoom.training.memory.bare_model import bare_model, config_folder, stored_weights
-from visualzoom.training.memory.dry_run import GIB, DryRun
 from visualzoom.training.memory.episode import Words, count_words, episode_sizes
 from visualzoom.training.memory.footprint import UPDATE, Footprint, Part, Place, footprint
 from visualzoom.training.memory.step_cost import ACHIEVED_TFLOPS, StepCost, step_cost
