@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from following import Following
 from numpy.typing import NDArray
 
@@ -40,13 +41,8 @@ def two_turns(following: Following, sampling: Sampling = SAMPLING) -> list[Token
 
 def report_of(following: Following, ledgers: Sequence[TokenLedger], **fields: Any) -> Report:
     renderer = following.renderer
-    given = Given(
-        model=following.model,
-        stop_ids=renderer.stop_ids,
-        banned_ids=renderer.banned_ids,
-        open_engine=lambda: following.policy,
-        **fields,
-    )
+    usual = {"stop_ids": renderer.stop_ids, "banned_ids": renderer.banned_ids}
+    given = Given(model=following.model, open_engine=lambda: following.policy, **(usual | fields))
     tokens = tokens_of(
         ledgers, text_of=renderer.reply_text, parse=open_protocol("deepeyes-v2").parse, stop_ids=renderer.stop_ids
     )
@@ -60,6 +56,18 @@ def test_vllm_and_the_learner_agree(fresh: Following, temperature: float) -> Non
     report = report_of(fresh, two_turns(fresh, sampling), temperature=temperature)
     assert report.agrees, report.verdict
     assert report.worst.whole.gap_max < 1e-4
+
+
+@here
+def test_vllm_scores_without_the_tokens_that_are_banned(fresh: Following) -> None:
+    banned = sorted(fresh.policy.banned_ids)
+    with torch.no_grad():  # the head is tied: without the ban these tokens would take most of the mass
+        fresh.model.language.embed_tokens.weight[banned] *= 20
+    fresh.policy.publish(1)
+    ledgers = two_turns(fresh)
+    right, wrong = report_of(fresh, ledgers), report_of(fresh, ledgers, banned_ids=())
+    assert right.agrees, right.verdict
+    assert wrong.groups == (("sampled", "vllm"), LEARNER)
 
 
 @here

@@ -112,8 +112,7 @@ Trial = Iterator[tuple[str, float]]
 
 
 def _temperature(case: Case) -> Trial:
-    """The temperature under which the learner is nearest to the target, by golden section on its logarithm."""
-
+    """The temperature under which the learner is nearest to the target."""
     passes = list(learner_passes(case.given, case.ledgers, layout="plain"))
     logprobs_T = np.empty(len(case.target_T))
 
@@ -122,26 +121,31 @@ def _temperature(case: Case) -> Trial:
             logprobs_T[places] = head(math.exp(log_temperature))
         return case.gap(logprobs_T)
 
-    low, high = map(math.log, TEMPERATURES)
-    share = (math.sqrt(5) - 1) / 2
-    inner, outer = high - share * (high - low), low + share * (high - low)
-    gap_inner, gap_outer = gap(inner), gap(outer)
-    for _ in range(TEMPERATURE_STEPS):
-        if gap_inner <= gap_outer:
-            high, outer, gap_outer = outer, inner, gap_inner
-            inner = high - share * (high - low)
-            gap_inner = gap(inner)
-        else:
-            low, inner, gap_inner = inner, outer, gap_outer
-            outer = low + share * (high - low)
-            gap_outer = gap(outer)
-    best = math.exp((low + high) / 2)
+    log_best, least = _lowest(gap, *map(math.log, TEMPERATURES))
+    best = math.exp(log_best)
     if abs(best / case.given.temperature - 1) > 0.01:  # nearer than that, it is not what differs
         yield (
             f"at temperature {best:.3g} in place of {case.given.temperature:g} the learner agrees: the two sides use "
             "different temperatures",
-            min(gap_inner, gap_outer),
+            least,
         )
+
+
+def _lowest(function: Callable[[float], float], low: float, high: float) -> tuple[float, float]:
+    """Where a function with one valley is lowest, and its value there, by golden section."""
+    share = (math.sqrt(5) - 1) / 2
+    inner, outer = high - share * (high - low), low + share * (high - low)
+    at_inner, at_outer = function(inner), function(outer)
+    for _ in range(TEMPERATURE_STEPS):
+        if at_inner <= at_outer:
+            high, outer, at_outer = outer, inner, at_inner
+            inner = high - share * (high - low)
+            at_inner = function(inner)
+        else:
+            low, inner, at_inner = inner, outer, at_outer
+            outer = low + share * (high - low)
+            at_outer = function(outer)
+    return (low + high) / 2, min(at_inner, at_outer)
 
 
 class _OneAxis(VLModel):
@@ -168,9 +172,13 @@ class _OwnPositions(VLModel):
 
 def _with(case: Case, kind: type[VLModel]) -> float:
     """The gap that is left if the learner's model is of that kind, with nothing kept from earlier."""
+    return case.gap(padded(replace(case.given, model=_as(case, kind)), case.ledgers))
+
+
+def _as(case: Case, kind: type[VLModel]) -> VLModel:
     model = kind(case.given.model.module)
     model.shape = case.given.model.shape
-    return case.gap(padded(replace(case.given, model=model), case.ledgers))
+    return model
 
 
 def _one_axis(case: Case) -> Trial:
@@ -182,16 +190,9 @@ def _one_axis(case: Case) -> Trial:
 
 
 def _own_positions(case: Case) -> Trial:
-    model = _OwnPositions(case.given.model.module)
-    model.shape = case.given.model.shape
-    differs = any(
-        (
-            model.positions(one.num_tokens, one.image_spans)
-            != case.given.model.positions(one.num_tokens, one.image_spans)
-        ).any()
-        for one in case.ledgers
-    )
-    if differs:
+    own, ours = _as(case, _OwnPositions).positions, case.given.model.positions
+    histories = [(ledger.num_tokens, ledger.image_spans) for ledger in case.ledgers]
+    if any((own(*history) != ours(*history)).any() for history in histories):
         yield (
             "with the positions of the model's own get_rope_index the learner agrees: its own positions are wrong",
             _with(case, _OwnPositions),
@@ -223,13 +224,10 @@ def _fresh_caches(case: Case) -> Trial:
     def now() -> float:
         return float(gaps(vllm(case.given, case.ledgers), case.learner_T).mean())
 
-    if now() <= case.limit:
-        yield "vLLM, asked again now, agrees with the learner: its weights or caches were others when it sampled", now()
-        return
+    # each is one step further, so the first that helps is the cause; what comes after it is not asked for
+    yield "vLLM, asked again now, agrees with the learner: its weights or caches were others when it sampled", now()
     forget_keys(policy)
-    if now() <= case.limit:
-        yield "without its prefix cache vLLM agrees with the learner: it read keys and values of other weights", now()
-        return
+    yield "without its prefix cache vLLM agrees with the learner: it read keys and values of other weights", now()
     forget_images(policy)
     yield "without its encoder cache vLLM agrees with the learner: it used image features of other weights", now()
 
