@@ -151,10 +151,15 @@ def gather(run: Run, first_task: int | None = None, stopped: Stopped | None = No
         tasks = draw_tasks(run.config.seed, gathered.next_task, drawn)
         gathered.next_task += drawn
         _play(run, gathered, tasks, stopped or Stopped())
-    if not gathered.kept:  # nothing but even groups: a step of the usual size goes on with them
-        first = set(list(dict.fromkeys(one.job.task_index for one in gathered.usable))[: learn.tasks_per_step])
-        gathered.kept = [one for one in gathered.usable if one.job.task_index in first]
+    keep_some(gathered, num_tasks=learn.tasks_per_step)
     return gathered
+
+
+def keep_some(gathered: Gathered, *, num_tasks: int) -> None:
+    """Where there was nothing but even groups, a step of the usual size goes on with them."""
+    if not gathered.kept:
+        first = set(list(dict.fromkeys(one.job.task_index for one in gathered.usable))[:num_tasks])
+        gathered.kept = [one for one in gathered.usable if one.job.task_index in first]
 
 
 def _play(run: Run, gathered: Gathered, tasks: Sequence[int], stopped: Stopped) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from visualzoom.agents.pool import Job
 from visualzoom.agents.rollout import Played, group_jobs, stream
-from visualzoom.training.gather import Gathered, draw_tasks, sort_out
+from visualzoom.training.gather import Gathered, draw_tasks, keep_some, sort_out
 from visualzoom.training.pack import learnable
 from visualzoom.training.run import Run
 from visualzoom.training.threads import set_threads
@@ -66,6 +66,7 @@ class Streaming:
                 self._num_kept += is_kept
                 self._num_dropped += not is_kept
                 self._changed.notify_all()
+        keep_some(gathered, num_tasks=wanted)
         gathered.next_task = self._first_task + self._num_begun
         return gathered
 

@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visualzoom.agents.agent import VLMAgent
+from visualzoom.agents.pool import EnvPool
 from visualzoom.agents.records import Completion, GenerateRequest, Sampling
 from visualzoom.agents.transformers_policy import TransformersPolicy
+from visualzoom.envs.records import Reward
+from visualzoom.envs.zoom_env import VisualZoomEnv
 from visualzoom.training.config import LearnConfig, PlacementConfig, ReportConfig, TrainConfig
 from visualzoom.training.gather import Gathered
 from visualzoom.training.run import Run, open_training
@@ -122,6 +125,20 @@ def test_what_has_become_too_old_is_dropped_and_counted(opened: Run) -> None:
         rollouts.close()
     assert not gathered.kept, "they are of version 1 at step 4"
     assert gathered.num_stale == len(gathered.played) > 0
+
+
+def test_a_step_of_even_groups_alone_has_the_usual_size(opened: Run) -> None:
+    run = streaming(opened, staleness=2, steps=3, kept_every=3)
+    run = replace(run, config=replace(run.config, terms=replace(run.config.terms, dynamic_sampling=True)))
+    run = replace(run, envs=EnvPool.here(lambda: VisualZoomEnv(reward=lambda _: Reward(total=0.5))))
+    rollouts = Streaming(run)
+    try:
+        gathered = rollouts.next()
+    finally:
+        rollouts.close()
+        run.envs.close()
+    assert len(gathered.kept) == TASKS * GROUP
+    check(run, gathered)
 
 
 def test_what_the_player_throws_is_thrown_at_whoever_waits(opened: Run) -> None:
