@@ -36,7 +36,7 @@ HEAVY = {
     "hypothesis": {"envs": r"testing/\w+", "rewards": r"testing", "agents": r"testing"},
     "pygame": {"envs": r"human_window"},
     "matplotlib": {"evaluation": r"\w+"},
-    "ray": {"envs": r"vector/ray_\w+", "training": r"generators/ray_\w+"},
+    "ray": {"envs": r"vector/ray_\w+", "training": r"(generators|ranks)/ray_\w+"},
     "vllm": {"agents": r"vllm_\w+"},
     "peft": {"agents": r"model_lora"},
     "openai": {"agents": r"openai_\w+"},

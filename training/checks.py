@@ -14,6 +14,7 @@ from visualzoom.envs.registry import resolve
 from visualzoom.training.config import MachineConfig, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.metrics import TRACKERS
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, scope_of
+from visualzoom.training.ranks.launch import launched
 from visualzoom.training.run_folder import check_run_folder
 from visualzoom.training.world import check_world, user_errors
 
@@ -92,6 +93,11 @@ def lacks_of_machine(config: TrainConfig) -> list[str]:
         lacks.append(engine_lack)
     if config.placement.cluster == "ray" and importlib.util.find_spec("ray") is None:
         lacks.append('--cluster ray: Ray is not installed here; pip install "visualzoom[ray]"')
+    if config.placement.num_learners > 1 and launched()[1] > 1:
+        lacks.append(
+            f"--num-learners {config.placement.num_learners}: torchrun has started {launched()[1]} learner ranks; "
+            "leave one of the two out"
+        )
     if config.machine.device == "cuda":
         import torch
 

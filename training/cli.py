@@ -13,8 +13,9 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from visualzoom.envs.images.kernels import chosen_kernel
 from visualzoom.training.checks import check_train, scope_warning
@@ -22,9 +23,12 @@ from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
 from visualzoom.training.memory.dry_run import dry_run, take_dry_run
 from visualzoom.training.models import quiet_loading
-from visualzoom.training.ranks.launch import after_restart, joined, launched
+from visualzoom.training.ranks.launch import after_restart, launched, launched_ranks
 from visualzoom.training.run_folder import saved_config
 from visualzoom.training.threads import choose_threads, set_threads
+
+if TYPE_CHECKING:
+    from visualzoom.training.ranks.ranks import Ranks
 
 HELP = """usage: visualzoom COMMAND [OPTIONS]
 
@@ -58,6 +62,7 @@ ASIDE = """--config FILE starts from a config.json, for example that of a run.
 written and no weight is read. --device-memory-gb N says it for a GPU of N GB that is not here, --learner-gpus N for a
 learner whose states are divided over so many (an outlook)."""
 """What `visualzoom train` takes beside its config."""
+FAILED = 1
 BAD_USAGE = 2
 EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api"}
 """Of visualzoom, by the package that is missing; `train` for all others."""
@@ -161,7 +166,7 @@ def _parse(kind: type[Config], name: str, arguments: Sequence[str]) -> Config:
 def _train(arguments: Sequence[str]) -> int:
     asked, arguments = take_dry_run(arguments)
     if launched()[0]:
-        return _follow()
+        return 0 if asked else _follow()
     config = parse_train(arguments)
     config = parse_train(after_restart(arguments, config.out))
     threads = choose_threads(config.machine.num_threads)
@@ -179,20 +184,36 @@ def _train(arguments: Sequence[str]) -> int:
     if warning:
         print(warning, flush=True)
     quiet_loading()
-    with joined() as ranks:
+    with learner_ranks(config) as ranks:
         summary = train(config, ranks)
     return STOPPED if summary is None else 0
+
+
+def learner_ranks(config: TrainConfig) -> AbstractContextManager[Ranks]:
+    """Those that torchrun or this process has started; most often this process alone."""
+    if config.placement.num_learners == 1:
+        return launched_ranks()
+
+    from visualzoom.training.ranks.ray_learners import ray_learners
+
+    return ray_learners(config)
 
 
 def _follow() -> int:
     """A learner rank that torchrun has started beside the first one."""
     set_threads(1)  # until the first rank says how many
 
-    from visualzoom.training.ranks.follower import follow
+    from visualzoom.training.ranks.follower import Left, follow
 
     quiet_loading()
-    with joined() as ranks:
-        return follow(ranks)
+    with launched_ranks() as ranks:
+        try:
+            follow(ranks)
+        except Left as problem:
+            if str(problem):
+                print(f"visualzoom: {problem}", file=sys.stderr, flush=True)
+            return FAILED
+    return 0
 
 
 def settled(config: TrainConfig, *, num_threads: int) -> TrainConfig:

@@ -164,6 +164,9 @@ class PlacementConfig:
     """Generators; a group of episodes stays with one. Their number changes nothing but rounding."""
     gpus_per_generator: float = 1.0
     """GPUs of each with --device cuda; less than 1 shares one."""
+    num_learners: int = 1
+    """Learner ranks that share the reading of each batch: this process, and a Ray actor for each more. With --device
+    cuda each has a GPU of its own. (torchrun starts ranks without Ray; see docs/many_learners.md.)"""
     max_staleness: int = 0
     """Steps that the weights of a token may be older than those that are trained. 0: play, then learn. 1: the next
     episodes are played while the learner works. More: they are played without a pause, and a step takes those that are
@@ -173,16 +176,20 @@ class PlacementConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect or no sense."""
-        at_least(1, num_generators=self.num_generators)
+        at_least(1, num_generators=self.num_generators, num_learners=self.num_learners)
         at_least(0, max_staleness=self.max_staleness)
         positive(gpus_per_generator=self.gpus_per_generator, generator_timeout_s=self.generator_timeout_s)
         if self.cluster == "none":
-            idle = {"num_generators": self.num_generators != 1, "max_staleness": self.max_staleness != 0}
-            lost = [name for name, is_set in idle.items() if is_set]
+            idle = {
+                "num_generators": (self.num_generators, 1),
+                "num_learners": (self.num_learners, 1),
+                "max_staleness": (self.max_staleness, 0),
+            }
+            lost = [f"{name} is {given}" for name, (given, alone) in idle.items() if given != alone]
             if lost:
                 raise UsageError(
-                    f"{lost[0]} is {getattr(self, lost[0])} without generators: the sampler of this process waits for "
-                    "the learner. Choose cluster ray, or leave it out"
+                    f"{lost[0]}, but without Ray this process samples and learns, one after the other. Choose cluster "
+                    "ray, or leave it out"
                 )
 
 

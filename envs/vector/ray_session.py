@@ -20,11 +20,11 @@ _users: set[int] = set()
 class RaySession:
     """The use of a session; `close` it."""
 
-    def __init__(self, *, object_store_bytes: int = _OBJECT_STORE_BYTES, num_gpus: int | None = None) -> None:
+    def __init__(self, *, object_store_bytes: int | None = _OBJECT_STORE_BYTES, num_gpus: int | None = None) -> None:
         """Use the session that there is, else the cluster that RAY_ADDRESS names, else begin one on this machine.
 
         Args:
-            object_store_bytes: Of a session that is begun.
+            object_store_bytes: Of a session that is begun; None for Ray's choice, a third of the free memory.
             num_gpus: That a session that is begun may hand out; None for all.
         """
         with _lock:
@@ -40,7 +40,7 @@ class RaySession:
         """Leave it; the last one ends what we began. Twice is once."""
 
 
-def _begin(object_store_bytes: int, num_gpus: int | None) -> None:
+def _begin(object_store_bytes: int | None, num_gpus: int | None) -> None:
     if os.environ.get("RAY_ADDRESS"):  # a cluster
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
         return

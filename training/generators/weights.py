@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ class PackedTensor:
 
 
 def pack_weights(weights: Iterable[tuple[str, Tensor]]) -> list[PackedTensor]:
-    """For `ray.put`. On a CPU nothing is copied yet."""
+    """For `ray.put`, at once: on a CPU nothing is copied yet, and gathered weights are let go."""
     return [_packed(name, tensor) for name, tensor in weights]
 
 
@@ -37,11 +38,13 @@ def unpack_weights(packed: Iterable[PackedTensor]) -> dict[str, Tensor]:
 
 def _packed(name: str, tensor: Tensor) -> PackedTensor:
     plain = tensor.detach().cpu().contiguous()
+    # `Tensor.numpy` would forbid ever to free the storage, as FSDP does with weights that it has gathered
+    data: Any = np.from_dlpack(plain.reshape(-1).view(torch.uint8))
     return PackedTensor(
         name=name,
         shape=tuple(plain.shape),
         dtype=str(plain.dtype).removeprefix("torch."),
-        data=plain.reshape(-1).view(torch.uint8).numpy(),
+        data=data,
     )
 
 

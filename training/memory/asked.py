@@ -13,5 +13,5 @@ class DryRun:
 
     device_memory_gb: float | None = None
     """Memory of one GPU, for which the verdict is wanted; None asks the GPU that is here."""
-    learner_gpus: int = 1
-    """Over so many GPUs the learner's states are divided: an outlook."""
+    learner_gpus: int | None = None
+    """Over so many GPUs the learner's states are divided: an outlook. None for the ranks of this launch."""

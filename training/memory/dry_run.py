@@ -8,12 +8,14 @@ elsewhere. Nothing heavy is imported until it is asked for.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 
 from visualzoom.training.checks import check_learning, check_names, lacks_of_machine, refuse_adapter
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.memory.asked import DryRun
 from visualzoom.training.models import named_folder
+from visualzoom.training.ranks.launch import launched
 
 CANT_FIT = 2
 
@@ -40,7 +42,7 @@ def take_dry_run(arguments: Sequence[str]) -> tuple[DryRun | None, list[str]]:
             raise UsageError(f"{flag} is {value}; it must be a positive number")
     if not found.dry_run:
         return None, rest
-    return DryRun(device_memory_gb=found.device_memory_gb, learner_gpus=found.learner_gpus or 1), rest
+    return DryRun(device_memory_gb=found.device_memory_gb, learner_gpus=found.learner_gpus), rest
 
 
 def dry_run(config: TrainConfig, asked: DryRun) -> int:
@@ -58,6 +60,8 @@ def dry_run(config: TrainConfig, asked: DryRun) -> int:
 
     from visualzoom.training.memory.report import Plan, report, verdict
 
+    if asked.learner_gpus is None:
+        asked = dataclasses.replace(asked, learner_gpus=_num_shares(config))
     plan = Plan.of(config, asked, with_critic=with_critic)
     print(report(plan))
     for lack in [*lacks, *plan.lacks]:
@@ -65,3 +69,8 @@ def dry_run(config: TrainConfig, asked: DryRun) -> int:
     fits, sentence = verdict(plan)
     print(f"\n{sentence}")
     return CANT_FIT if fits is False else 0
+
+
+def _num_shares(config: TrainConfig) -> int:
+    """Over how many ranks this launch divides the learner's states."""
+    return max(config.placement.num_learners, launched()[1]) if config.learn.shard == "full" else 1

@@ -57,7 +57,7 @@ class Plan:
         device = find_device(config, asked)
 
         def estimate(other: TrainConfig) -> Footprint:
-            return _estimate(other, folder, words, with_critic, device.total_bytes, asked.learner_gpus)
+            return _estimate(other, folder, words, with_critic, device.total_bytes, asked.learner_gpus or 1)
 
         held = estimate(config)
         model = bare_model(folder, config.machine, config.learn)

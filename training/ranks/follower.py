@@ -1,13 +1,12 @@
 """A learner rank that is not the first: it opens the same learner and does as it is told until it is sent home.
 
-Law: it plays nothing, writes nothing but its shares of a checkpoint, and prints nothing unless it fails. Signals that
-ask to stop are the first rank's business, which finishes its step and saves with everyone's help.
+Law: it plays nothing, writes nothing but its shares of a checkpoint, and prints nothing. Signals that ask to stop are
+the first rank's business, which finishes its step and saves with everyone's help.
 """
 
 from __future__ import annotations
 
 import signal
-import sys
 
 import torch
 
@@ -18,21 +17,25 @@ from visualzoom.training.ranks.ranks import Ranks
 from visualzoom.training.ranks.team import WORK, Opening, Order, is_loss
 from visualzoom.training.threads import set_threads
 
-FAILED = 1
+
+class Left(RuntimeError):
+    """The ranks are no longer together; the text says what this one knows of it, and is empty if others know more."""
 
 
-def follow(ranks: Ranks) -> int:
-    """Follow the first rank; give the exit code."""
+def follow(ranks: Ranks) -> None:
+    """Follow the first rank until it has no more to say.
+
+    Raises:
+        Left: It ended otherwise.
+    """
     try:
         _follow(ranks)
     except UsageError as problem:  # the first rank has most often met the same; if not, it is about this machine
-        print(f"visualzoom: learner rank {ranks.number}: {problem}", file=sys.stderr, flush=True)
-        return FAILED
+        raise Left(f"learner rank {ranks.number}: {problem}") from problem
     except RuntimeError as problem:
         if not is_loss(problem):  # a failure of this rank; else another has failed, and says so
             raise
-        return FAILED
-    return 0
+        raise Left from problem
 
 
 def _follow(ranks: Ranks) -> None:

@@ -1,6 +1,7 @@
-"""Joining the processes that torchrun has started: which of them this one is, and the process group of them all.
+"""Joining the learner ranks: which of them this process is, and the process group of them all.
 
-torchrun says everything in environment variables. Without them this is the only process. No torch until `join`.
+torchrun says everything in environment variables; without them this is the only process. Ranks that Ray starts join by
+a store that the first one keeps (ray_learners.py). No torch until they do.
 """
 
 from __future__ import annotations
@@ -27,26 +28,42 @@ def after_restart(arguments: Sequence[str], out: Path | None) -> list[str]:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks of this launch; of several, each calls this and waits for the others."""
-    import datetime  # beside torch, which is not to be imported before the threads are set
+def launched_ranks() -> Iterator[Ranks]:
+    """The ranks of this launch by torchrun; of several, each calls this and waits for the others."""
+    import torch  # which is not to be imported before the threads are set
+
+    from visualzoom.training.ranks.ranks import ALONE
+
+    number, count = launched()
+    if count == 1:
+        yield ALONE
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" then means in this process
+    with joined(number, count, _store_of_attempt()) as ranks:
+        yield ranks
+
+
+@contextmanager
+def joined(number: int, count: int, store: Any) -> Iterator[Ranks]:
+    """The ranks, once all have met; each calls this.
+
+    Args:
+        number: Of this process.
+        count: Of all.
+        store: Of torch, where they find each other; None is what the environment names.
+    """
+    import datetime
 
     import torch
     from torch import distributed as dist
 
-    from visualzoom.training.ranks.ranks import ALONE, STEP_TIMEOUT_S, ranks_of_group
+    from visualzoom.training.ranks.ranks import STEP_TIMEOUT_S, ranks_of_group
 
-    if launched()[1] == 1:
-        yield ALONE
-        return
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what "cuda" then means in this process
-    number, count = launched()
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if has_gpu else "gloo",
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         timeout=datetime.timedelta(seconds=STEP_TIMEOUT_S),
-        store=_store_of_attempt(),
+        store=store,
         rank=number,
         world_size=count,
     )
