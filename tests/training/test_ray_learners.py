@@ -85,7 +85,7 @@ def test_a_run_that_is_asked_to_stop_saves_with_everyones_help(tmp_path: Path) -
 def test_learners_need_ray_and_torchrun_does_not_start_them_twice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UsageError, match="num_learners is 2.*cluster ray"):
+    with pytest.raises(UsageError, match=r"num_learners is 2.*cluster ray"):
         PlacementConfig(num_learners=2)
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert main(["train", *LEARNERS, "--dry-run"]) == 0
