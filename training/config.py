@@ -6,7 +6,7 @@ and writing config files is in config_file.py. Nothing heavy is imported here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -273,11 +273,14 @@ class TrainConfig:
 
 
 FREE_ON_RESUME = frozenset(
-    {"steps", "out", "resume", "report", "env_workers", "learn.shard", "placement.generator_timeout_s"}
+    {
+        *("steps", "out", "resume", "report", "env_workers", "learn.shard"),
+        *(f"placement.{one.name}" for one in fields(PlacementConfig) if one.name != "max_staleness"),
+    }
 )
-"""Fields that a resumed run may change: they decide how long it goes on and what is kept, never a weight. `steps` is
-one of them only while the learning rate is constant: a falling one ends with the last step. `shard` may change as the
-number of learner ranks may: sums then round otherwise, and that is all."""
+"""Fields that a resumed run may change: they decide how long it goes on, what is kept and where things run, never a
+weight. `steps` is one of them only while the learning rate is constant: a falling one ends with the last step. With
+`shard` or another placement sums round otherwise, and that is all."""
 
 DEEPEYES_7B = TrainConfig(
     preset="deepeyes-7b",
