@@ -24,6 +24,10 @@ SEED_STRIDE = 0x9E3779B97F4A7C15
 """Odd, so that no two places of a reply share a seed."""
 
 
+class EngineLost(RuntimeError):
+    """The engine can't be asked any more; the text says what it was and what to do."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
     """A reply, or the rest of one, that an engine shall sample."""

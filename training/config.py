@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from visualzoom.algorithms.terms import Terms
 from visualzoom.training.learn_config import CriticKind, LearnConfig, ShardKind
@@ -114,6 +115,9 @@ class PolicyConfig:
     """What samples the episodes that are trained on, and those that evaluate the run. vllm needs visualzoom[vllm]."""
     engine_process: Literal["here", "own"] = "here"
     """Where vLLM runs: in this process, or in one of its own, which samples while this one does other things."""
+    engine_url: str | None = None
+    """Address of a vLLM server that samples in place of an engine of our own, for example http://127.0.0.1:8000. It
+    must share this machine, to be given weights; docs/vllm.md says how it is started."""
     lora_publish: Literal["merged", "adapter"] = "merged"
     """How vLLM gets a trained adapter: merged into whole weights, or by itself."""
     engine_cache_gb: float | None = None
@@ -127,6 +131,9 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         """Refuse what can't be sampled."""
+        check_engine_url(self.engine_url, self.engine, self.engine_process)
+        if self.lora_publish == "adapter" and self.engine_url is not None:
+            raise UsageError("lora_publish is adapter, but a server takes merged weights only; leave it out")
         if self.engine_cache_gb is not None:
             positive(engine_cache_gb=self.engine_cache_gb)
         if self.engine_gpu_share is not None and not 0 < self.engine_gpu_share <= 1:
@@ -134,6 +141,20 @@ class PolicyConfig:
         positive(temperature=self.temperature)
         at_least(1, max_tokens=self.max_tokens)
         at_least(self.max_tokens, max_context_tokens=self.max_context_tokens)
+
+
+def check_engine_url(url: str | None, engine: str, process: str) -> None:
+    """Whether a server can be asked.
+
+    Raises:
+        UsageError: It can't.
+    """
+    if url is None:
+        return
+    if engine != "vllm" or process != "here":
+        raise UsageError(f"engine_url is {url}: it goes with engine vllm, and with no engine_process")
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise UsageError(f"engine_url is {url!r}; it must be an address such as http://127.0.0.1:8000")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,11 +291,16 @@ class TrainConfig:
         """Refuse a run of nothing."""
         at_least(1, steps=self.steps)
         at_least(0, seed=self.seed, env_workers=self.env_workers)
+        if self.placement.cluster == "ray" and self.policy.engine_url is not None:
+            raise UsageError(
+                f"cluster is ray and engine_url is {self.policy.engine_url}: replies come from generators or from a "
+                "server; leave one of them out"
+            )
 
 
 FREE_ON_RESUME = frozenset(
     {
-        *("steps", "out", "resume", "report", "env_workers", "learn.shard"),
+        *("steps", "out", "resume", "report", "env_workers", "learn.shard", "policy.engine_url"),
         *(f"placement.{one.name}" for one in fields(PlacementConfig) if one.name != "max_staleness"),
     }
 )

@@ -22,6 +22,9 @@ class EngineChoice:
     """vllm needs visualzoom[vllm]; see docs/vllm.md."""
     engine_process: Literal["here", "own"] = "here"
     """Where vLLM runs: in this process, or in one of its own."""
+    engine_url: str | None = None
+    """Address of a vLLM server that samples instead, for example http://127.0.0.1:8000; it is given the weights. See
+    docs/vllm.md."""
     engine_cache_gb: float | None = None
     """Gigabytes of vLLM's cache of keys and values. Without it: 0.5 on a CPU; on a GPU what --engine-gpu-share
     leaves."""
@@ -38,7 +41,7 @@ class EngineChoice:
         Raises:
             UsageError: It can't.
         """
-        if lack := lack_of_engine(self.engine, machine):
+        if lack := lack_of_engine(self.engine, machine, url=self.engine_url):
             raise UsageError(lack)
         self.over(PolicyConfig())  # refuses impossible sizes
 

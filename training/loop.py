@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import NoReturn
 
+from visualzoom.agents.engine_policy import EngineLost
 from visualzoom.agents.rollout import Played
 from visualzoom.algorithms.diagnostics import credit_metrics
 from visualzoom.algorithms.records import Credit, CreditIn
@@ -114,7 +115,7 @@ def kept_if_lost(run: Run) -> Iterator[None]:
     """Save what was trained when replies can't be made any more."""
     try:
         yield
-    except SamplerLost:
+    except (SamplerLost, EngineLost):
         keep_last(run)
         raise
 

@@ -373,3 +373,11 @@ def test_training_the_built_in_model_on_what_it_was_not_made_for_is_told() -> No
         replace(usual.world, env="own_environment:WhichHalf-v0"),
     ):
         assert "--model Qwen/" in scope_warning(replace(usual, world=world))
+
+
+def test_a_server_that_is_not_there_is_named_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = ("--engine", "vllm", "--engine-url", "http://127.0.0.1:9")
+    assert main(["eval", "--num-tasks", "2", *asked]) == 2
+    assert main(["train", "--out", str(tmp_path / "run"), *asked]) == 2
+    said = capsys.readouterr().err
+    assert said.count("http://127.0.0.1:9/pause") == 2 and said.count("is the server up?") == 2

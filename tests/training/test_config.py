@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.training.config import PRESETS, LearnConfig, TrainConfig, UsageError, WorldConfig
+from visualzoom.training.config import PRESETS, LearnConfig, PlacementConfig, TrainConfig, UsageError, WorldConfig
 from visualzoom.training.config_file import check_resumable, config_from_json, config_to_json, load_config, preset
 
 
@@ -46,6 +46,16 @@ def test_a_preset_is_named_in_its_config_and_survives_the_file(name: str) -> Non
         ('{"machine": {"device": "tpu"}}', "tpu.*machine.device"),
         ('{"learn": {"learning_rate": -1}}', "learning_rate is -1.0; it must be a positive number"),
         ('{"world": {"view_min_px": 9, "view_max_px": 8}}', "view_min_px is 9 and view_max_px is 8"),
+        ('{"policy": {"engine_url": "http://h:1"}}', "engine_url is http://h:1: it goes with engine vllm"),
+        ('{"policy": {"engine": "vllm", "engine_url": "h:1"}}', "'h:1'; it must be an address such as"),
+        (
+            '{"policy": {"engine": "vllm", "engine_url": "http://h:1"}, "placement": {"cluster": "ray"}}',
+            "from generators or from a server",
+        ),
+        (
+            '{"policy": {"engine": "vllm", "engine_url": "http://h:1", "lora_publish": "adapter"}}',
+            "a server takes merged weights only",
+        ),
         ("[]", "an object of settings"),
         ("{", "not JSON"),
     ],
@@ -92,8 +102,9 @@ def test_a_run_whose_learning_rate_falls_keeps_its_length() -> None:
     check_resumable(dataclasses.replace(saved, out=Path("b")), saved, checkpoint=Path("runs/x"))
 
 
-def test_resuming_may_change_how_long_and_what_is_kept() -> None:
+def test_resuming_may_change_how_long_what_is_kept_and_where_it_runs() -> None:
     saved = TrainConfig()
     report = dataclasses.replace(saved.report, checkpoint_every=3)
-    asked = dataclasses.replace(saved, steps=999, resume=Path("a"), out=Path("b"), report=report)
+    placement = PlacementConfig(cluster="ray", num_generators=2, num_learners=3)
+    asked = dataclasses.replace(saved, steps=999, resume=Path("a"), out=Path("b"), report=report, placement=placement)
     check_resumable(asked, saved, checkpoint=Path("runs/x"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -166,3 +167,29 @@ def test_a_server_that_is_not_there_is_named() -> None:
     policy = ServerPolicy(Server(url=f"http://127.0.0.1:{free_port()}", num_tries=2), weights=lambda: (), stop_ids=[0])
     with pytest.raises(ServerError, match=r"http://127.0.0.1:\d+/pause.* can't be reached .*is the server up\?"):
         policy.publish(1)
+
+
+def visualzoom(*arguments: str) -> str:
+    command = [sys.executable, "-W", "ignore", "-m", "visualzoom.training.cli", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def greedy_accuracy(said: str) -> str:
+    return next(line for line in said.splitlines() if line.strip().startswith("greedy"))
+
+
+def test_a_run_samples_from_the_server_with_what_it_learned(server: Server, tmp_path: Path) -> None:
+    asked, out = ("--engine", "vllm", "--engine-url", server.url), tmp_path / "run"
+    small = ("--tasks-per-step", "3", "--group-size", "4", "--final-eval-tasks", "6", "--eval-tasks", "6")
+    more = ("--warmup-steps", "0", "--learning-rate", "1e-3", "--checkpoint-every", "1")
+    visualzoom("train", "--steps", "2", "--out", str(out), *asked, *small, *more)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert [row["step"] for row in trained] == [1, 2]
+    assert all(row["policy/grad_norm"] > 0 and row["rollout/dropped/failed"] == 0 for row in trained)
+    assert all(row["mismatch/abs_dlogp_max"] < NEAR for row in trained), "each step was sampled with its own weights"
+    few = ("eval", "--model", str(out), "--num-tasks", "24", "--mode", "greedy")
+    assert greedy_accuracy(visualzoom(*few, *asked)) == greedy_accuracy(visualzoom(*few))
