@@ -114,6 +114,7 @@ class EngineApart:
 
     def close(self) -> None:
         self._engine.shutdown()
+        self._engine = None  # else it says goodbye once more when Python ends, when half of vLLM is gone
         self._loop.close()
         self._adapter.close()
 

@@ -93,16 +93,27 @@ def lacks_of_machine(config: TrainConfig) -> list[str]:
         lacks.append(engine_lack)
     if config.placement.cluster == "ray" and importlib.util.find_spec("ray") is None:
         lacks.append('--cluster ray: Ray is not installed here; pip install "visualzoom[ray]"')
-    if config.placement.num_learners > 1 and launched()[1] > 1:
-        lacks.append(
-            f"--num-learners {config.placement.num_learners}: torchrun has started {launched()[1]} learner ranks; "
-            "leave one of the two out"
-        )
+    lacks += _lacks_of_launch(config, launched()[1])
     if config.machine.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             lacks.append("--device cuda: torch sees no GPU here; use --device cpu, or install torch's CUDA build")
+    return lacks
+
+
+def _lacks_of_launch(config: TrainConfig, num_ranks: int) -> list[str]:
+    """What can't be where torchrun has started so many learner ranks."""
+    if num_ranks == 1:
+        return []
+    lacks: list[str] = []
+    policy, placement = config.policy, config.placement
+    if placement.num_learners > 1:
+        given = f"--num-learners {placement.num_learners}"
+        lacks.append(f"{given}: torchrun has started {num_ranks} learner ranks; leave one of the two out")
+    has_vllm_here = policy.engine == "vllm" and policy.engine_process == "here" and policy.engine_url is None
+    if has_vllm_here and placement.cluster == "none":  # vLLM would take the ranks for its own, and wait for them
+        lacks.append(f"--engine vllm with {num_ranks} learner ranks: it needs --engine-process own")
     return lacks
 
 

@@ -90,6 +90,8 @@ def test_learners_need_ray_and_torchrun_does_not_start_them_twice(
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert main(["train", *LEARNERS, "--dry-run"]) == 0
     assert "torchrun has started 4 learner ranks" in capsys.readouterr().out
+    assert main(["train", "--engine", "vllm", "--dry-run"]) == 0
+    assert "it needs --engine-process own" in capsys.readouterr().out
 
 
 def test_a_dry_run_divides_among_the_ranks_of_the_launch(capsys: pytest.CaptureFixture[str]) -> None:
