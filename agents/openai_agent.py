@@ -2,7 +2,8 @@
 
 Law: the environment's words and pictures go out as they are, pictures first and lossless, and the model's replies come
 back as they are; no tag or tool is known here. No episode waits for another. One that gets no reply ends as `no_reply`,
-which is a fault and no wrong answer; when none of the last episodes got one, the agent raises.
+which is a fault and no wrong answer. When no episode can go well any more, the agent raises if it has had no reply at
+all; else what was paid for is kept: it asks nobody any more, all that is left ends as `no_reply`, and it knows why.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class OpenAIAgent:
         """Of all replies so far."""
         self.problems: dict[str, int] = {}
         """Why replies did not come, and how often."""
+        self.refusal: ApiError | None = None
+        """Why nobody is asked any more."""
         self._server = server
         self._give_up_after = give_up_after
         self._num_in_vain = 0
@@ -72,7 +75,7 @@ class OpenAIAgent:
         for turn in turns:
             talk = self._opened(turn) if turn.turn == 0 else self._going_on(turn)
             talk.append(_user(turn.text, turn.images))
-            asked = self._server.ask(list(talk), self.sampling, turn.seed)
+            asked = self._ask(talk, turn.seed)
             self._asked[turn.episode_id] = asked
             asked.add_done_callback(partial(self._note, turn.episode_id))
 
@@ -80,7 +83,7 @@ class OpenAIAgent:
         """The replies that came; waits a moment if there are none.
 
         Raises:
-            ApiError: No episode can go well.
+            ApiError: No episode can go well, and none has.
         """
         replies: dict[str, Reply] = {}
         while self._asked:
@@ -90,7 +93,7 @@ class OpenAIAgent:
                 break
             if self._asked.get(episode_id) is done:  # else the episode was begun again since, or is over
                 del self._asked[episode_id]
-                replies[episode_id] = self._replied(episode_id, done.result())
+                replies[episode_id] = self._replied(episode_id, self._answer(done))
         return replies
 
     def finish(self, episode_id: str) -> TokenLedger | None:
@@ -107,6 +110,25 @@ class OpenAIAgent:
 
     def _note(self, episode_id: str, done: Future[Answer]) -> None:
         self._ended.put((episode_id, done))  # in the server's thread
+
+    def _ask(self, talk: Messages, seed: int) -> Future[Answer]:
+        if self.refusal is None:
+            return self._server.ask(list(talk), self.sampling, seed)
+        asked: Future[Answer] = Future()
+        asked.set_result(_nothing(self.refusal))
+        return asked
+
+    def _answer(self, done: Future[Answer]) -> Answer:
+        try:
+            return done.result()
+        except ApiError as problem:
+            self._give_up(problem)
+            return _nothing(problem)
+
+    def _give_up(self, problem: ApiError) -> None:
+        if not self.usage.replies:
+            raise problem
+        self.refusal = self.refusal or problem
 
     def _opened(self, turn: AgentTurn) -> Messages:
         self.finish(turn.episode_id)  # played before and left unfinished
@@ -138,15 +160,21 @@ class OpenAIAgent:
         """Give up where going on would only take the night.
 
         Raises:
-            ApiError: None of the last episodes got anything from the server.
+            ApiError: No episode at all got anything from the server.
         """
         refused = is_first and answer.stop is StopReason.CONTEXT_OVERFLOW  # its beginning alone is too long
         self._num_in_vain = self._num_in_vain + 1 if refused or answer.stop is StopReason.NO_REPLY else 0
-        if self._num_in_vain >= self._give_up_after:
-            raise ApiError(
-                f"none of the last {self._num_in_vain} episodes got a reply from {self._server.settings.url}; "
-                f"the last time: {answer.problem}"
+        if self._num_in_vain >= self._give_up_after and self.refusal is None:
+            self._give_up(
+                ApiError(
+                    f"none of the last {self._num_in_vain} episodes got a reply from {self._server.settings.url}; "
+                    f"the last time: {answer.problem}"
+                )
             )
+
+
+def _nothing(refusal: ApiError) -> Answer:
+    return Answer(text="", stop=StopReason.NO_REPLY, usage=Usage(failures=1), problem=str(refusal))
 
 
 def _user(text: str, images: Sequence[Pixels]) -> dict[str, Any]:

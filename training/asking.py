@@ -119,6 +119,8 @@ def _ask_api(config: AskConfig, task: Task) -> Episode:
         (episode,) = evaluate(agent, make_env, [0], seed=config.seed).episodes
     print(aligned(usage_table({"used": agent.usage}, config.api.prices)))
     print(*(f"{note}\n" for note in usage_notes(agent.usage, agent.problems)), sep="", end="")
+    if agent.refusal is not None:
+        raise UsageError(str(agent.refusal))
     return episode
 
 

@@ -104,8 +104,9 @@ class EvalConfig:
     """tiny (built in), a run folder, a folder with a checkpoint, or a hub id."""
     agent: str = "vlm"
     """vlm, oracle, random, or module:Class."""
-    mode: tuple[Mode, ...] = (Mode.GREEDY, Mode.SAMPLED)
-    """How replies are drawn: greedy, sampled (at temperature 1), forced (greedy, the first reply begins a call)."""
+    mode: tuple[Mode, ...] = ()
+    """How replies are drawn: greedy, sampled (at temperature 1), forced (greedy, the first reply begins a call).
+    Without any: greedy and sampled; over --api greedy alone, because each costs money."""
     num_tasks: int = 500
     """Unseen tasks to play."""
     env_workers: int = 0
@@ -130,8 +131,12 @@ class EvalConfig:
             raise UsageError("--mode forced begins a reply for the model, and no API lets us; give greedy or sampled")
         if self.num_tasks < 1:
             raise UsageError(f"num_tasks is {self.num_tasks}; it must be at least 1")
-        if not self.mode:
-            raise UsageError(f"no mode; give some of {', '.join(Mode)}")
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that are asked for."""
+        usual = (Mode.GREEDY, Mode.SAMPLED) if self.api.api is None else (Mode.GREEDY,)
+        return tuple(dict.fromkeys(self.mode or usual))
 
 
 def run_eval(config: EvalConfig) -> int:
@@ -141,8 +146,9 @@ def run_eval(config: EvalConfig) -> int:
         raise UsageError(f"--out {config.out}: this folder exists and is not empty; choose another")
     agent = scripted_agent(config.agent, config.world.over(WorldConfig()))
     usages: dict[str, Usage] = {}
+    refusal: str | None = None
     if config.api.api is not None:
-        found = _measure_api(config, usages)
+        found, refusal = _measure_api(config, usages)
     else:
         found = _measure_model(config) if agent is None else {config.agent: _measure_scripted(config, agent)}
     print(table({mode: evaluated.measures for mode, evaluated in found.items()}))
@@ -151,6 +157,8 @@ def run_eval(config: EvalConfig) -> int:
     if config.out is not None:
         _save(config, found, usages)
         print(f"saved: {config.out}")
+    if refusal is not None:
+        raise UsageError(f"{refusal}. What is shown above is of the episodes that had ended until then")
     return 0
 
 
@@ -237,7 +245,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     found: dict[str, Evaluated] = {}
     sampler = config.engine.open(opened, policy, config.machine, max_images=world.max_images)
     with closing(sampler), _pool(config, world, make_env) as envs:
-        for mode in dict.fromkeys(config.mode):
+        for mode in config.modes:
             agent = make_agent(
                 config.agent,
                 sampler,
@@ -254,8 +262,11 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     return found
 
 
-def _measure_api(config: EvalConfig, usages: dict[str, Usage]) -> dict[str, Evaluated]:
-    """A model behind an API; what its replies cost is noted in `usages`. No torch is loaded."""
+def _measure_api(config: EvalConfig, usages: dict[str, Usage]) -> tuple[dict[str, Evaluated], str | None]:
+    """A model behind an API, and why it was given up, if it was. No torch is loaded.
+
+    What its replies cost is noted in `usages`.
+    """
     world = config.world.over(config.api.world)
     source = _source(config.world, world)
     onlooker = config.api.onlooker
@@ -263,12 +274,14 @@ def _measure_api(config: EvalConfig, usages: dict[str, Usage]) -> dict[str, Eval
     print(told(config.api, coordinates_of(world, onlooker)))
     found: dict[str, Evaluated] = {}
     with open_server(config.api) as server, _pool(config, world, make_env) as envs:
-        for mode in dict.fromkeys(config.mode):
+        for mode in config.modes:
             agent = make_api_agent(server, config.api, temperature=1.0 if mode is Mode.SAMPLED else 0.0)
             found[mode.value] = evaluate(agent, envs, _indices(source, config.num_tasks), seed=config.seed)
             usages[mode.value] = agent.usage
             print(*(f"{mode.value}: {note}\n" for note in usage_notes(agent.usage, agent.problems)), sep="", end="")
-    return found
+            if agent.refusal is not None:
+                return found, f"{mode.value}: {agent.refusal}"
+    return found, None
 
 
 def scope_advice(folder: Path, world: WorldConfig) -> str:

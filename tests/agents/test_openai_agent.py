@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -91,8 +92,15 @@ def test_a_server_that_gives_nothing_is_given_up() -> None:
         house.usual = refusal(500, "out of memory")
         for name in "cd":
             assert agent.act([make_turn(episode_id=name)])[0].stop is StopReason.NO_REPLY
-        with pytest.raises(ApiError, match=r"none of the last 3 episodes got a reply .* 500: out of memory"):
-            agent.act([make_turn(episode_id="e")])
+        assert agent.act([make_turn(episode_id="e")])[0].stop is StopReason.NO_REPLY
+        assert re.search(r"none of the last 3 episodes got a reply .* 500: out of memory", str(agent.refusal))
+        house.usual, num_asked = good("here again"), len(house.bodies)
+        assert agent.act([make_turn(episode_id="f")])[0].stop is StopReason.NO_REPLY
+        assert len(house.bodies) == num_asked, "nobody is asked any more"
+    with FaultyServer(usual=refusal(500)) as house, agent_on(house, max_retries=0, give_up_after=2) as agent:
+        agent.act([make_turn()])
+        with pytest.raises(ApiError, match="none of the last 2 episodes got a reply"):
+            agent.act([make_turn(episode_id="b")])
 
 
 def test_a_task_that_no_context_holds_is_given_up_too() -> None:

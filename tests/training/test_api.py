@@ -83,6 +83,19 @@ def test_failed_episodes_are_told_with_their_reason(capsys: pytest.CaptureFixtur
     assert re.search(r"greedy\s+2 .*\s1\n", said), "2 episodes finished, 1 failed"
 
 
+def test_what_was_paid_for_is_kept_when_the_key_is_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    with FaultyServer(*[saying(lambda _: ANSWER)] * 7, usual=refusal(401)) as house:
+        flags = ("--api-concurrency", "1", "--num-tasks", "9", "--out", str(out))
+        assert main(["eval", "--api", house.url, "--api-model", "m", *flags]) == 2
+        asked = len(house.bodies)
+    said = capsys.readouterr()
+    assert asked < 10, "nobody is asked any more"
+    assert re.search(r"greedy\s+7 .*\s2\n", said.out) and "sampled" not in said.out
+    assert "401" in said.err and "of the episodes that had ended" in said.err
+    assert json.loads((out / "report.json").read_text())["modes"]["greedy"]["rollout/failed"] == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
