@@ -10,13 +10,14 @@ from __future__ import annotations
 import datetime
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -37,8 +38,10 @@ START_TIMEOUT_S = 600.0
 """Longest that a cluster may take to find room for the actors, and an actor to start."""
 MEETING_TIMEOUT_S = 120.0
 """Longest that ranks which have all started may take to find each other."""
+_LOOK_S = 0.5
+"""Between two looks at whether an actor has failed."""
 _LAST_WORDS_S = 5.0
-"""In which an actor that has failed says so."""
+"""In which it is known that an actor has."""
 _ROOM_FOR_TWO = 0.01
 """CPUs that Ray counts for a rank in a session of our own, where nobody else counts on them."""
 AnyRef: TypeAlias = "ray.ObjectRef[Any]"
@@ -97,13 +100,17 @@ def ray_learners(config: TrainConfig) -> Iterator[Ranks]:
         store = _stores().TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=_seconds(MEETING_TIMEOUT_S))
         meeting = Meeting(host=host, port=store.port, count=num_others + 1)
         following = [actor.follow.remote(number, meeting) for number, actor in enumerate(actors, start=1)]
+        watch = _Watch(following, room)
+        watch.start()
         try:
             with joined(0, meeting.count, store) as ranks:
                 yield ranks
         except RankLost:
-            _tell_last_words(following)
+            if words := watch.last_words():
+                print(f"visualzoom: {words}", file=sys.stderr, flush=True)
             raise
-        ray.get(following)  # they have been sent home
+        finally:
+            watch.close()
     finally:
         with suppress(RayError):
             remove_placement_group(room)  # and with it the actors
@@ -148,17 +155,40 @@ def _started(room: PlacementGroup, num_others: int) -> list[Any]:
     return actors
 
 
-def _tell_last_words(following: Sequence[AnyRef]) -> None:
-    """What the others say of their end, on standard error; of those that hang nothing."""
-    for number, ref in enumerate(following, start=1):
-        try:
-            said = ray.get(ref, timeout=_LAST_WORDS_S)
-        except GetTimeoutError:
-            continue
-        except RayError as problem:
-            said = f"learner rank {number}: {_reason(problem)}"
-        if said:
-            print(f"visualzoom: {said}", file=sys.stderr, flush=True)
+class _Watch(threading.Thread):
+    """Ends all actors when one has failed: its process would live on, and the others wait for it in vain."""
+
+    def __init__(self, following: Sequence[AnyRef], room: PlacementGroup) -> None:
+        super().__init__(name="visualzoom-learner-ranks", daemon=True)
+        self._following, self._room = list(following), room
+        self._over = threading.Event()
+        self._last_words = ""
+
+    def run(self) -> None:
+        while self._following and not self._over.wait(_LOOK_S):
+            done, self._following = ray.wait(self._following, num_returns=len(self._following), timeout=0)
+            self._last_words = "\n".join(filter(None, map(_words_of, done)))
+            if self._last_words:
+                remove_placement_group(self._room)
+                return
+
+    def close(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self.join()
+
+    def last_words(self) -> str:
+        """What those that failed said, once the others are ended too; nothing if they hang."""
+        self.join(_LAST_WORDS_S)
+        return self._last_words
+
+
+def _words_of(ended: AnyRef) -> str:
+    try:
+        words: str = ray.get(ended)
+    except RayError as problem:
+        return f"a learner rank failed: {_reason(problem)}"
+    return words
 
 
 def _stores() -> Any:
