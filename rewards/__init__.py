@@ -1,7 +1,24 @@
 """What a finished episode is worth. No torch here."""
 
 from visualzoom.rewards.answers import MAX_ANSWER_CHARACTERS, is_correct, same_answer
-from visualzoom.rewards.episode_rules import DeepEyesReward, accuracy, deepeyes
+from visualzoom.rewards.deepeyes_code import DeepEyesCodeReward, deepeyes_code
+from visualzoom.rewards.presets import accuracy, closer, deepeyes, iou, visual_cost
 from visualzoom.rewards.registry import REWARDS
+from visualzoom.rewards.terms import TERMS, Judged, WeightedTerms
 
-__all__ = ["MAX_ANSWER_CHARACTERS", "REWARDS", "DeepEyesReward", "accuracy", "deepeyes", "is_correct", "same_answer"]
+__all__ = [
+    "MAX_ANSWER_CHARACTERS",
+    "REWARDS",
+    "TERMS",
+    "DeepEyesCodeReward",
+    "Judged",
+    "WeightedTerms",
+    "accuracy",
+    "closer",
+    "deepeyes",
+    "deepeyes_code",
+    "iou",
+    "is_correct",
+    "same_answer",
+    "visual_cost",
+]

@@ -4,5 +4,10 @@ from __future__ import annotations
 
 REWARDS: dict[str, str] = {
     "deepeyes": "visualzoom.rewards:deepeyes",
+    "deepeyes-paper": "visualzoom.rewards:deepeyes",
+    "deepeyes-code": "visualzoom.rewards:deepeyes_code",
+    "closer": "visualzoom.rewards:closer",
+    "iou": "visualzoom.rewards:iou",
+    "visual-cost": "visualzoom.rewards:visual_cost",
     "accuracy": "visualzoom.rewards:accuracy",
 }

@@ -1,4 +1,4 @@
-"""`visualzoom check`: the laws of the kit on a tool, an environment, a protocol or an agent; a report and a program.
+"""`visualzoom check`: the laws of the kit on a tool, an environment, a protocol, an agent or a reward.
 
 Law: exit code 0 if no law is broken, 1 if one is, 2 if there is nothing of that name. No torch is loaded here; an agent
 may load it.
@@ -16,10 +16,12 @@ import gymnasium
 import tyro
 from rich.console import Console
 
+from visualzoom.envs.parts import open_reward
 from visualzoom.envs.protocols.protocol import PROTOCOLS, WordProtocol
 from visualzoom.envs.registry import made, resolve
 from visualzoom.envs.tools.registry import TOOLS
 from visualzoom.envs.tools.sight import Tool
+from visualzoom.rewards.registry import REWARDS
 from visualzoom.training.config import UsageError
 from visualzoom.training.world import user_errors
 
@@ -27,29 +29,31 @@ if TYPE_CHECKING:  # Hypothesis need not be there for the other commands
     from visualzoom.envs.testing import Effort, Report
 
 BROKEN = 1
+_REWARD = "reward:"
 _ENV_ID = re.compile(r".*-v\d+")
-_KINDS = "a tool, an environment, a protocol or an agent"
+_KINDS = "a tool, an environment, a protocol, an agent or a reward"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckConfig:
-    """Search for an example that breaks a law: of a tool, an environment, a protocol or an agent of yours or of ours.
+    """Search for an example that breaks a law: of a tool, environment, protocol, agent or reward of yours or of ours.
 
     Each law is a sentence that must hold for every example: that no text makes a tool raise, that no box leaves the
     picture, that the same seed gives the same episode. The report says of each law how often it was put to the test
     (a law that no example reached is "not tried"), and for each that is broken shows the smallest counter-example that
-    was found, as a program to copy. The exit code is 1 if a law is broken.
+    was found, as a program to copy. The exit code is 1 if a law is broken. A reward meets scripted cheats: its laws say
+    that who cheats so is paid no more than who does not.
 
     Examples: visualzoom check image_zoom_in_tool; visualzoom check own_tool:Mirror --examples 1000;
     visualzoom check visualzoom.envs:VisualZoom-v0; visualzoom check CartPole-v1; visualzoom check deepeyes-v2;
-    visualzoom check own_agent:ColourSeeker
+    visualzoom check own_agent:ColourSeeker; visualzoom check deepeyes-code
     """
 
     name: Annotated[str, tyro.conf.Positional]
-    """What to check: the id of an environment (CartPole-v1, module:Id-v0), the name of a tool or a protocol, or
-    module:attribute, a class or function without arguments, or an object."""
+    """What to check: the id of an environment (CartPole-v1, module:Id-v0), the name of a tool, protocol or reward, or
+    module:attribute, a class or function without arguments, or an object; reward:module:attribute for a reward."""
     examples: int | None = None
-    """How many to try; by default 200 calls, 200 texts, 60 sequences of actions, or 20 sets of episodes."""
+    """How many to try; by default 200 calls, 200 texts, 60 sequences of actions, 20 sets of episodes, 8 scenes."""
     seed: int = 0
     """The same seed tries the same examples; another one tries others."""
     steps: int = 8
@@ -89,6 +93,8 @@ def run_check(config: CheckConfig) -> int:
 def _searcher(config: CheckConfig) -> Callable[[], Report]:
     """What searches, once it is known what there is to check."""
     name, known = config.name, {**TOOLS, **PROTOCOLS}
+    if name.startswith(_REWARD) or (name in REWARDS and name not in known):
+        return _reward_search(config, name.removeprefix(_REWARD))
     if _ENV_ID.fullmatch(name) and name not in known:
         return _environment_search(config, lambda: gymnasium.make(name), f"gymnasium.make({name!r})")
     with user_errors(f"check {name}"):
@@ -99,6 +105,15 @@ def _searcher(config: CheckConfig) -> Callable[[], Report]:
     call = "()" if found is not thing else ""
     source = f"pkgutil.resolve_name({known.get(name, name)!r}){call}"
     return _search_of(config, found, thing, source)
+
+
+def _reward_search(config: CheckConfig, name: str) -> Callable[[], Report]:
+    from visualzoom.rewards.testing import report_reward
+
+    with user_errors(f"check {config.name}"):
+        rule = open_reward(name)
+    source = f"pkgutil.resolve_name({REWARDS.get(name, name)!r})"
+    return lambda: report_reward(rule, subject=f"reward {name}", source=source, num_tasks=config.examples or 8)
 
 
 def _is_known(thing: object) -> bool:

@@ -80,7 +80,7 @@ def test_what_breaks_one_ends_with_1_and_shows_a_program(
         ("CartPoll-v1", "Did you mean: `CartPole`"),
         ("own_tool:Miror", "Did you mean 'Mirror'"),
         ("no_such_module:Thing", "there is no module 'no_such_module'"),
-        ("visualzoom.envs:HELD_OUT_FIRST", "is not a tool, an environment, a protocol or an agent"),
+        ("visualzoom.envs:HELD_OUT_FIRST", "is not a tool, an environment, a protocol, an agent or a reward"),
     ],
 )
 def test_a_name_of_nothing_is_explained(name: str, told: str) -> None:

@@ -7,34 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from episodes import CROP, ENDS, FAILED_CALL, NO_IMAGE, make_episode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visualzoom.envs.records import Box, Episode, ImageRef, StopReason, Task, ToolResult, Turn
-from visualzoom.rewards import MAX_ANSWER_CHARACTERS, REWARDS, DeepEyesReward, accuracy, deepeyes
-
-CROP = ToolResult(
-    name="image_zoom_in_tool",
-    error=None,
-    message="",
-    executed_box=Box(0, 0, 9, 9),
-    image=ImageRef("k", 56, 56),
-)
-FAILED_CALL = ToolResult(name="image_zoom_in_tool", error="empty_box", message="The box is empty.")
-NO_IMAGE = ToolResult(name="calculator", error=None, message="4")
-ENDS = [reason for reason in StopReason if not reason.failed]
-
-
-def make_episode(
-    *,
-    answer: str | None = "7",
-    stop: StopReason = StopReason.ANSWERED,
-    results: tuple[ToolResult, ...] = (),
-    reply: str = "",
-) -> Episode:
-    task = Task(id="t", question="?", answer="7", pictures=())
-    turn = Turn(text="?", images=(), reply=reply, tool_results=results)
-    return Episode(task=task, system="", turns=(turn,), stop_reason=stop, answer=answer)
+from visualzoom.envs.records import Episode, StopReason
+from visualzoom.rewards import MAX_ANSWER_CHARACTERS, REWARDS, WeightedTerms, accuracy, deepeyes
 
 
 @pytest.mark.parametrize(
@@ -64,7 +42,7 @@ weights = st.floats(-2, 2)
 def test_the_total_is_the_weighted_sum_of_the_parts(
     first: float, second: float, third: float, stop: StopReason, answer: str | None, crop: bool
 ) -> None:
-    rule = DeepEyesReward(accuracy=first, format=second, tool=third)
+    rule = WeightedTerms({"accuracy": first, "format": second, "tool": third})
     reward = rule(make_episode(answer=answer, stop=stop, results=(CROP,) if crop else ()))
     parts = reward.parts
     assert set(parts) == {"accuracy", "format", "tool"}
@@ -95,7 +73,12 @@ def test_accuracy_alone_pays_the_answer_alone() -> None:
 
 
 def test_a_user_judge_replaces_the_matching_and_rewards_can_be_pickled() -> None:
-    assert DeepEyesReward(judge=lambda task, answer: True)(make_episode(answer="seven")).parts["accuracy"] == 1.0
+    assert (
+        WeightedTerms({"accuracy": 1.0}, judge=lambda task, answer: True)(make_episode(answer="seven")).parts[
+            "accuracy"
+        ]
+        == 1.0
+    )
     assert pickle.loads(pickle.dumps(deepeyes)) == deepeyes
 
 
