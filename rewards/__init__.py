@@ -2,6 +2,7 @@
 
 from visualzoom.rewards.answers import MAX_ANSWER_CHARACTERS, is_correct, same_answer
 from visualzoom.rewards.deepeyes_code import DeepEyesCodeReward, deepeyes_code
+from visualzoom.rewards.judges import Boxed, Numeric, as_list, as_set
 from visualzoom.rewards.presets import accuracy, closer, deepeyes, iou, visual_cost
 from visualzoom.rewards.registry import REWARDS
 from visualzoom.rewards.terms import TERMS, Judged, WeightedTerms
@@ -10,10 +11,14 @@ __all__ = [
     "MAX_ANSWER_CHARACTERS",
     "REWARDS",
     "TERMS",
+    "Boxed",
     "DeepEyesCodeReward",
     "Judged",
+    "Numeric",
     "WeightedTerms",
     "accuracy",
+    "as_list",
+    "as_set",
     "closer",
     "deepeyes",
     "deepeyes_code",

@@ -36,7 +36,7 @@ def is_correct(task: Task, answer: str) -> bool:
 def same_answer(left: str, right: str) -> bool:
     """Equal as numbers if both are numbers, else equal as normalised text."""
     left, right = normalised(left), normalised(right)
-    left_number, right_number = _as_number(left), _as_number(right)
+    left_number, right_number = as_number(left), as_number(right)
     if left_number is not None and right_number is not None:
         return left_number == right_number
     return left == right
@@ -59,5 +59,6 @@ def chosen_option(text: str, choices: Sequence[str]) -> str | None:
     return next((choice for choice in choices if same_answer(plain, choice)), None)
 
 
-def _as_number(plain: str) -> Decimal | None:
+def as_number(plain: str) -> Decimal | None:
+    """The number that a normalised text is, if it is one."""
     return Decimal(plain.replace(",", "")) if _NUMBER.fullmatch(plain) else None

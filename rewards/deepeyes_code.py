@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from visualzoom.envs.records import Episode, Reward
 from visualzoom.rewards.answers import MAX_ANSWER_CHARACTERS, is_correct
-from visualzoom.rewards.terms import Judge
+from visualzoom.rewards.judges import Judge
 
 BEGIN, PAD, END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 WEIGHTS = {"accuracy": 0.8, "format": 0.2, "tool": 1.2}

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from visualzoom.envs.boxes import iou
-from visualzoom.envs.records import Episode, Reward, StopReason, Task, ToolResult
+from visualzoom.envs.records import Episode, Reward, StopReason, ToolResult
 from visualzoom.rewards.answers import MAX_ANSWER_CHARACTERS, is_correct
-
-Judge = Callable[[Task, str], bool]
-"""Whether an answer is right; local and synchronous."""
+from visualzoom.rewards.judges import Judge
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
