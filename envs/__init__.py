@@ -14,6 +14,7 @@ from visualzoom.envs.protocols.protocol import PROTOCOLS, BadCall, DeepEyesV2, P
 from visualzoom.envs.records import (
     Box,
     Episode,
+    GroupRewardFn,
     ImageRef,
     Picture,
     Pixels,
@@ -59,6 +60,7 @@ __all__ = [
     "FilePicture",
     "Frame",
     "FramedBox",
+    "GroupRewardFn",
     "ImageError",
     "ImageRef",
     "ImageStore",

@@ -6,7 +6,7 @@ excluded. No record holds pixels: a `Picture` draws or decodes them on demand, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -224,3 +224,14 @@ class RewardFn(Protocol):
     """Worth of a finished episode. Pure: the same episode gives the same reward."""
 
     def __call__(self, episode: Episode) -> Reward: ...
+
+
+@runtime_checkable
+class GroupRewardFn(Protocol):
+    """Worth of a finished episode among its siblings. Within the environment an episode is its own group; in training
+    the whole group is scored once more when all of it are over."""
+
+    def __call__(self, episode: Episode) -> Reward: ...
+
+    async def score(self, episodes_G: Sequence[Episode]) -> list[Reward | None]:
+        """One reward for each sibling, in order; None takes an episode out of the loss."""

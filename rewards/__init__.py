@@ -2,6 +2,7 @@
 
 from visualzoom.rewards.answers import MAX_ANSWER_CHARACTERS, is_correct, same_answer
 from visualzoom.rewards.deepeyes_code import DeepEyesCodeReward, deepeyes_code
+from visualzoom.rewards.group_presets import GroupTerms, pixel_reasoner, visionthink
 from visualzoom.rewards.judges import Boxed, Numeric, as_list, as_set
 from visualzoom.rewards.presets import accuracy, closer, deepeyes, iou, visual_cost
 from visualzoom.rewards.registry import REWARDS
@@ -13,6 +14,7 @@ __all__ = [
     "TERMS",
     "Boxed",
     "DeepEyesCodeReward",
+    "GroupTerms",
     "Judged",
     "Numeric",
     "WeightedTerms",
@@ -24,6 +26,8 @@ __all__ = [
     "deepeyes_code",
     "iou",
     "is_correct",
+    "pixel_reasoner",
     "same_answer",
+    "visionthink",
     "visual_cost",
 ]

@@ -9,5 +9,7 @@ REWARDS: dict[str, str] = {
     "closer": "visualzoom.rewards:closer",
     "iou": "visualzoom.rewards:iou",
     "visual-cost": "visualzoom.rewards:visual_cost",
+    "visionthink": "visualzoom.rewards:visionthink",
+    "pixel-reasoner": "visualzoom.rewards:pixel_reasoner",
     "accuracy": "visualzoom.rewards:accuracy",
 }

@@ -24,6 +24,7 @@ from visualzoom.algorithms.filters import informative
 from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
 from visualzoom.training.config import LearnConfig
 from visualzoom.training.pack import learnable
+from visualzoom.training.scoring import scored_in_groups
 
 if TYPE_CHECKING:
     from visualzoom.training.run import Run
@@ -173,6 +174,8 @@ def _play(run: Run, gathered: Gathered, tasks: Sequence[int], stopped: Stopped) 
 def sort_out(run: Run, gathered: Gathered, played: Sequence[Played]) -> None:
     """Add what was played to what was gathered: each episode is kept, or counted among those left out."""
     config = run.config
+    if run.group_reward is not None:
+        played = scored_in_groups(run.group_reward, played)
     gathered.played += played
     behind = {one.job.task_index for one in played if one.is_left_behind}
     gathered.num_left_behind += sum(one.job.task_index in behind and learnable(one) for one in played)

@@ -22,7 +22,7 @@ from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.state import Stateful
 from visualzoom.algorithms.terms import Terms
 from visualzoom.envs.parts import open_protocol
-from visualzoom.envs.records import TaskSource
+from visualzoom.envs.records import GroupRewardFn, TaskSource
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 from visualzoom.evaluation.pictures import save_episode
@@ -49,7 +49,7 @@ from visualzoom.training.ranks.team import AnyLearner, Lead, LeadLearner, Openin
 from visualzoom.training.run_folder import RunFolder
 from visualzoom.training.summary import Evaluations
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import coordinates_of, env_maker, open_pool, open_source, unseen
+from visualzoom.training.world import coordinates_of, env_maker, group_reward_of, open_pool, open_source, unseen
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,6 +103,8 @@ class Run:
     checkpoints: CheckpointStore
     metrics: MetricsLog
     num_threads: int
+    group_reward: GroupRewardFn | None = None
+    """Of a reward that looks at the siblings."""
     state: RunState = field(default_factory=RunState)
 
     def examine(self, mode: Mode, num_tasks: int, *, log: bool = True) -> Measures:
@@ -261,6 +263,7 @@ def open_training(config: TrainConfig, folder: RunFolder, lead: Lead | None = No
         checkpoints=checkpoints,
         metrics=_metrics(config, folder, checkpoint),
         num_threads=num_threads,
+        group_reward=group_reward_of(config.world),
     )
     if checkpoint is not None:
         try:

@@ -20,8 +20,8 @@ from visualzoom.agents.pool import EnvPool, MakeEnv, parts_of
 from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.images.kernels import open_kernel
 from visualzoom.envs.images.pictures import ImageError
-from visualzoom.envs.parts import fixed_coordinates, open_protocol
-from visualzoom.envs.records import TaskSource
+from visualzoom.envs.parts import fixed_coordinates, open_protocol, open_reward
+from visualzoom.envs.records import GroupRewardFn, TaskSource
 from visualzoom.envs.registry import imported, made, resolve
 from visualzoom.envs.tasks.datasets import TaskList
 from visualzoom.envs.tasks.sources import HELD_OUT_FIRST, EndlessTasks, endless, has_size, open_tasks
@@ -142,6 +142,13 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     with user_errors(f"the environment {world.env} can't be made"):
         make().close()
     return make
+
+
+def group_reward_of(world: WorldConfig) -> GroupRewardFn | None:
+    """The reward of this world if it looks at the siblings."""
+    with user_errors("--reward"):
+        reward = open_reward(world.reward)
+    return reward if isinstance(reward, GroupRewardFn) else None
 
 
 def open_pool(make_env: MakeEnv, world: WorldConfig, *, env_workers: int, num_threads: int) -> EnvPool:

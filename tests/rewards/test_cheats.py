@@ -22,6 +22,8 @@ PAID = {
     "closer": set(),
     "iou": set(),
     "visual-cost": set(),
+    "visionthink": set(),
+    "pixel-reasoner": set(),
     "accuracy": set(),
 }
 
