@@ -79,6 +79,18 @@ class Boxed:
         return len(found) == 1 and self.judge(plain, found.pop())
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """Wrong from a number of characters on, else as the judge says."""
+
+    num_characters: int
+    judge: Judge = is_correct
+
+    def __call__(self, task: Task, answer: str) -> bool:
+        """Whether the answer is short and right."""
+        return len(answer) < self.num_characters and self.judge(task, answer)
+
+
 def boxes(text: str) -> list[str]:
     r"""What stands in each \boxed{}, braces within it included; one that is never closed is none."""
     found, start = [], text.find(_BOX)

@@ -9,6 +9,8 @@ REWARDS: dict[str, str] = {
     "closer": "visualzoom.rewards:closer",
     "iou": "visualzoom.rewards:iou",
     "visual-cost": "visualzoom.rewards:visual_cost",
+    "deepeyes-v2": "visualzoom.rewards:deepeyes_v2",
+    "mini-o3": "visualzoom.rewards:mini_o3",
     "visionthink": "visualzoom.rewards:visionthink",
     "pixel-reasoner": "visualzoom.rewards:pixel_reasoner",
     "accuracy": "visualzoom.rewards:accuracy",

@@ -53,6 +53,11 @@ def unanswered(given: Judged) -> float:
     return 0.0 if given.answered else -1.0
 
 
+def answered(given: Judged) -> float:
+    """1 with an answer."""
+    return float(given.answered)
+
+
 def tool(given: Judged) -> float:
     """1 for a right answer after at least one look, whatever was looked at: the bonus of DeepEyes."""
     return float(given.right and given.episode.num_looks >= 1)
@@ -87,6 +92,7 @@ def visual_tokens(given: Judged) -> float:
 TERMS: dict[str, Term] = {
     "accuracy": accuracy,
     "format": unanswered,
+    "answered": answered,
     "tool": tool,
     "any_tool": any_tool,
     "closer": closer,

@@ -22,6 +22,8 @@ PAID = {
     "closer": set(),
     "iou": set(),
     "visual-cost": set(),
+    "deepeyes-v2": set(),
+    "mini-o3": set(),
     "visionthink": set(),
     "pixel-reasoner": set(),
     "accuracy": set(),

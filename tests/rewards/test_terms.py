@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visualzoom.envs.records import Box, Episode, StopReason, ToolResult
-from visualzoom.rewards import TERMS, WeightedTerms, closer, iou, visual_cost
+from visualzoom.rewards import TERMS, WeightedTerms, closer, deepeyes_v2, iou, mini_o3, visual_cost
 from visualzoom.rewards.terms import Judged
 
 EVIDENCE = Box(0, 0, 10, 10)
@@ -56,6 +56,14 @@ def test_the_bonus_of_closer_wants_a_look_at_a_part_that_matters(episode: Episod
 )
 def test_overlap_is_a_mean_over_crops_and_wants_a_right_answer(episode: Episode, overlap: float) -> None:
     assert iou(episode).parts["evidence"] == pytest.approx(overlap)
+
+
+def test_deepeyes_v2_pays_no_look_and_no_long_answer() -> None:
+    assert deepeyes_v2(seen(HALF)).total == deepeyes_v2(seen()).total == 1
+    assert deepeyes_v2(seen(answer="1")).total == 0.2
+    assert deepeyes_v2(seen(answer=" " * 299 + "7")).total == 0.2
+    assert deepeyes_v2(make_episode(answer=None, stop=StopReason.MALFORMED)).total == 0
+    assert mini_o3(seen(HALF)).total == mini_o3(seen()).total == 1 > mini_o3(seen(answer="1")).total
 
 
 def test_what_was_shown_costs() -> None:
