@@ -108,7 +108,8 @@ class Gathered:
     def values(self, step: int) -> dict[str, float]:
         """Figures for the metrics log; `step` is the version of the policy that is trained."""
         ledgers = [one.ledger for one in self.played if one.ledger is not None]
-        versions = [step - v for ledger in ledgers for v in ledger.policy_versions if v is not None]
+        learned = [one.ledger for one in self.kept if one.ledger is not None]  # not what was dropped for its age
+        versions = [step - v for ledger in learned for v in ledger.policy_versions if v is not None]
         behind = [one.ledger.num_sampled for one in self.played if one.is_left_behind and one.ledger is not None]
         surprises = [-logprob for ledger in ledgers for logprob in ledger.logprobs if logprob is not None]
         return {

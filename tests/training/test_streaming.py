@@ -125,6 +125,7 @@ def test_what_has_become_too_old_is_dropped_and_counted(opened: Run) -> None:
         rollouts.close()
     assert not gathered.kept, "they are of version 1 at step 4"
     assert gathered.num_stale == len(gathered.played) > 0
+    assert gathered.values(step=4)["staleness/max"] == 0, "a figure of what is learned from"
 
 
 def test_a_step_of_even_groups_alone_has_the_usual_size(opened: Run) -> None:
