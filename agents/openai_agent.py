@@ -119,6 +119,8 @@ class OpenAIAgent:
         return asked
 
     def _answer(self, done: Future[Answer]) -> Answer:
+        if self.refusal is not None and done.cancelled():
+            return _nothing(self.refusal)
         try:
             return done.result()
         except ApiError as problem:
@@ -128,7 +130,10 @@ class OpenAIAgent:
     def _give_up(self, problem: ApiError) -> None:
         if not self.usage.replies:
             raise problem
-        self.refusal = self.refusal or problem
+        if self.refusal is None:
+            self.refusal = problem
+            for asked in self._asked.values():  # what waits for its turn or for another try would take the night too
+                asked.cancel()
 
     def _opened(self, turn: AgentTurn) -> Messages:
         self.finish(turn.episode_id)  # played before and left unfinished

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from visualzoom.envs.records import Episode, Reward
 from visualzoom.rewards.answers import MAX_ANSWER_CHARACTERS, is_correct
 from visualzoom.rewards.judges import Judge
+from visualzoom.rewards.terms import refuse_failed, weighted
 
 BEGIN, PAD, END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 WEIGHTS = {"accuracy": 0.8, "format": 0.2, "tool": 1.2}
@@ -36,8 +37,7 @@ class DeepEyesCodeReward:
         Raises:
             ValueError: The episode failed by a fault that is not the policy's.
         """
-        if episode.stop_reason.failed:
-            raise ValueError(f"an episode that ended by {episode.stop_reason.value!r} has no reward; leave it None")
+        refuse_failed(episode)
         response = decoded_response(episode)
         answer = response.rpartition("<answer>")[2].partition("</answer>")[0].strip()
         right = len(answer) < MAX_ANSWER_CHARACTERS and self.judge(episode.task, answer)
@@ -46,7 +46,7 @@ class DeepEyesCodeReward:
             "format": -1.0 if _is_misshapen(response, answer) else 0.0,
             "tool": float(right and BEGIN + PAD in response),
         }
-        return Reward(total=sum(WEIGHTS[name] * part for name, part in parts.items()), parts=parts, weights=WEIGHTS)
+        return weighted(parts, WEIGHTS)
 
 
 def decoded_response(episode: Episode) -> str:

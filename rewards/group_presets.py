@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from visualzoom.envs.records import Episode, Reward
 from visualzoom.rewards.answers import is_correct
 from visualzoom.rewards.judges import Judge
-from visualzoom.rewards.terms import Judged, judged
+from visualzoom.rewards.terms import Judged, judged, weighted
 
 LEAST_DIRECT = 0.2
 """Share of right answers without a look, below which VisionThink charges them."""
@@ -48,11 +48,8 @@ class GroupTerms:
         return list(self._rewards(episodes_G))
 
     def _rewards(self, episodes_G: Sequence[Episode]) -> list[Reward]:
-        found = self.parts([judged(episode, self.judge) for episode in episodes_G])
-        totals = [float(sum(self.weights[name] * part for name, part in parts.items())) for parts in found]
-        return [
-            Reward(total=total, parts=parts, weights=self.weights) for total, parts in zip(totals, found, strict=True)
-        ]
+        group = [judged(episode, self.judge) for episode in episodes_G]
+        return [weighted(parts, self.weights) for parts in self.parts(group)]
 
 
 def thrifty_parts(group: Sequence[Judged]) -> list[dict[str, float]]:

@@ -29,14 +29,29 @@ class Judged:
 Term = Callable[[Judged], float]
 
 
-def judged(episode: Episode, judge: Judge) -> Judged:
-    """The episode with its answer judged. A truncated one has no answer.
+def refuse_failed(episode: Episode) -> None:
+    """Nothing, if the episode can be scored.
 
     Raises:
         ValueError: The episode failed by a fault that is not the policy's; it leaves the loss unscored.
     """
     if episode.stop_reason.failed:
         raise ValueError(f"an episode that ended by {episode.stop_reason.value!r} has no reward; leave it None")
+
+
+def weighted(parts: Mapping[str, float], weights: Mapping[str, float]) -> Reward:
+    """The reward whose total is the sum of weight times part."""
+    total = float(sum(weights[name] * part for name, part in parts.items()))
+    return Reward(total=total, parts=parts, weights=weights)
+
+
+def judged(episode: Episode, judge: Judge) -> Judged:
+    """The episode with its answer judged. A truncated one has no answer.
+
+    Raises:
+        ValueError: The episode failed; see `refuse_failed`.
+    """
+    refuse_failed(episode)
     answer = episode.answer if episode.stop_reason is StopReason.ANSWERED else None
     answered = answer is not None and bool(answer.strip()) and len(answer) < MAX_ANSWER_CHARACTERS
     right = answered and answer is not None and judge(episode.task, answer)
@@ -126,9 +141,7 @@ class WeightedTerms:
             ValueError: The episode failed; see `judged`.
         """
         given, known = judged(episode, self.judge), {**TERMS, **self.own}
-        parts = {name: float(known[name](given)) for name in self.weights}
-        total = sum(weight * parts[name] for name, weight in self.weights.items())
-        return Reward(total=float(total), parts=parts, weights=dict(self.weights))
+        return weighted({name: float(known[name](given)) for name in self.weights}, self.weights)
 
 
 def _looks_closer(episode: Episode, cut: ToolResult) -> bool:

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return BAD_USAGE
     except EngineLost as problem:
-        print(f"visualzoom: {problem}. Checkpoints saved before are whole.", file=sys.stderr)
+        print(f"visualzoom: {problem}\nCheckpoints saved before are whole.", file=sys.stderr)
         return BAD_USAGE
     except BrokenPipeError:  # who read our output has gone (`| head`): Python must not try to flush it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

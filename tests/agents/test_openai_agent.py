@@ -97,6 +97,11 @@ def test_a_server_that_gives_nothing_is_given_up() -> None:
         house.usual, num_asked = good("here again"), len(house.bodies)
         assert agent.act([make_turn(episode_id="f")])[0].stop is StopReason.NO_REPLY
         assert len(house.bodies) == num_asked, "nobody is asked any more"
+    with FaultyServer(good("one")) as house, agent_on(house, concurrency=1, max_retries=0, give_up_after=2) as agent:
+        house.usual = refusal(500)
+        replies = agent.act([make_turn(episode_id=str(number)) for number in range(30)])
+        assert [reply.stop for reply in replies].count(StopReason.NO_REPLY) == 29
+        assert len(house.bodies) < 8, "those that waited for their turn were never sent"
     with FaultyServer(usual=refusal(500)) as house, agent_on(house, max_retries=0, give_up_after=2) as agent:
         agent.act([make_turn()])
         with pytest.raises(ApiError, match="none of the last 2 episodes got a reply"):

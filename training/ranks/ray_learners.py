@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -91,9 +91,11 @@ def ray_learners(config: TrainConfig) -> Iterator[Ranks]:
         UsageError: The others can't be started.
     """
     num_others = config.placement.num_learners - 1
-    session = RaySession(object_store_bytes=None, num_gpus=take_gpu(config))
-    room = _room(num_others, on_gpus=config.machine.device == "cuda", is_ours=session.is_ours)
-    try:
+    with ExitStack() as begun:
+        session = RaySession(object_store_bytes=None, num_gpus=take_gpu(config))
+        begun.callback(session.close)
+        room = _room(num_others, on_gpus=config.machine.device == "cuda", is_ours=session.is_ours)
+        begun.callback(_leave, room)
         actors = _started(room, num_others)
         own_address: Any = get_node_ip_address  # it carries no annotations
         host: str = own_address()
@@ -102,6 +104,7 @@ def ray_learners(config: TrainConfig) -> Iterator[Ranks]:
         following = [actor.follow.remote(number, meeting) for number, actor in enumerate(actors, start=1)]
         watch = _Watch(following, room)
         watch.start()
+        begun.callback(watch.close)
         try:
             with joined(0, meeting.count, store) as ranks:
                 yield ranks
@@ -109,12 +112,11 @@ def ray_learners(config: TrainConfig) -> Iterator[Ranks]:
             if words := watch.last_words():
                 print(f"visualzoom: {words}", file=sys.stderr, flush=True)
             raise
-        finally:
-            watch.close()
-    finally:
-        with suppress(RayError):
-            remove_placement_group(room)  # and with it the actors
-        session.close()
+
+
+def _leave(room: PlacementGroup) -> None:
+    with suppress(RayError):
+        remove_placement_group(room)  # and with it the actors
 
 
 def _room(num_others: int, *, on_gpus: bool, is_ours: bool) -> PlacementGroup:
@@ -169,7 +171,7 @@ class _Watch(threading.Thread):
             done, self._following = ray.wait(self._following, num_returns=len(self._following), timeout=0)
             self._last_words = "\n".join(filter(None, map(_words_of, done)))
             if self._last_words:
-                remove_placement_group(self._room)
+                _leave(self._room)
                 return
 
     def close(self) -> None:
