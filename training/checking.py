@@ -92,13 +92,13 @@ def run_check(config: CheckConfig) -> int:
 
 def _searcher(config: CheckConfig) -> Callable[[], Report]:
     """What searches, once it is known what there is to check."""
-    name, known = config.name, {**TOOLS, **PROTOCOLS}
-    if name.startswith(_REWARD) or (name in REWARDS and name not in known):
+    name, known = config.name, {**REWARDS, **TOOLS, **PROTOCOLS}
+    if name.startswith(_REWARD) or known.get(name) in REWARDS.values():
         return _reward_search(config, name.removeprefix(_REWARD))
     if _ENV_ID.fullmatch(name) and name not in known:
         return _environment_search(config, lambda: gymnasium.make(name), f"gymnasium.make({name!r})")
     with user_errors(f"check {name}"):
-        found = resolve(name, known, kind="tool or protocol")
+        found = resolve(name, known, kind="tool, protocol or reward")
         thing = made(found)
         if not _is_known(thing) and callable(thing):  # a function that makes it
             found, thing = thing, thing()

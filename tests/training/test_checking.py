@@ -77,6 +77,7 @@ def test_what_breaks_one_ends_with_1_and_shows_a_program(
     ("name", "told"),
     [
         ("image_zoom_tool", "Did you mean 'image_zoom_in_tool'"),
+        ("closr", "Did you mean 'closer'"),
         ("CartPoll-v1", "Did you mean: `CartPole`"),
         ("own_tool:Miror", "Did you mean 'Mirror'"),
         ("no_such_module:Thing", "there is no module 'no_such_module'"),
