@@ -92,6 +92,10 @@ class ServerSettings:
     """What is not sent, for models that refuse it."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further keys of the request's body."""
+    flags: Mapping[str, str] = field(
+        default_factory=lambda: {"key_env": "--api-key-env", "body": "--api-omit, --api-extra"}
+    )
+    """What a person changes the key and the request's body by, for errors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -173,7 +173,8 @@ class OpenAIServer:
             sent = ", ".join(one for one in ("temperature", "max_tokens", "seed") if one not in self.settings.omit)
             return ApiError(
                 f"{self.settings.url} refuses the request for good ({said}). Beside model and messages it had "
-                f"{sent or 'nothing'}; what this model does not take can be left out: see --api-omit, --api-extra"
+                f"{sent or 'nothing'}; what this model does not take can be left out: see "
+                f"{self.settings.flags['body']}"
             )
         try:
             known = await self._models()
@@ -192,7 +193,8 @@ class OpenAIServer:
         name = self.settings.key_env
         given = "no key was sent: name the environment variable that holds it" if name is None else f"it was of {name}"
         return ApiError(
-            f"{self.settings.url} refuses the key ({refusal.status}: {refusal.message}); {given}: see --api-key-env"
+            f"{self.settings.url} refuses the key ({refusal.status}: {refusal.message}); {given}: see "
+            f"{self.settings.flags['key_env']}"
         )
 
 

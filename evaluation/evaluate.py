@@ -14,9 +14,11 @@ from visualzoom.agents.pool import EnvPool, MakeEnv
 from visualzoom.agents.records import Agent
 from visualzoom.agents.rollout import group_jobs, play
 from visualzoom.envs.records import Episode
+from visualzoom.evaluation.grading import Referee, RuleReferee
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 
 EPISODES_AT_ONCE = 256
+RULES = RuleReferee()
 
 
 class Mode(StrEnum):
@@ -44,6 +46,7 @@ def evaluate(
     task_indices: Sequence[int],
     *,
     seed: int,
+    referee: Referee = RULES,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluated:
     """Play one episode of each task.
@@ -53,17 +56,18 @@ def evaluate(
         envs: A pool over the tasks, or what makes an environment.
         task_indices: Tasks to play; unseen ones are those from HELD_OUT_FIRST on (envs/tasks/sources.py).
         seed: Of all chance.
+        referee: Decides about answers.
         on_progress: Told how many episodes are over.
     """
     episodes: list[Episode] = []
     lengths: list[int] = []
     for chunk in _chunks(task_indices):
         played = play(agent, envs, group_jobs(chunk, group_size=1, seed=seed))
-        episodes += [one.episode for one in played]
+        episodes += referee.settled([one.episode for one in played])
         lengths += reply_lengths(one.ledger for one in played)  # ledgers hold pixels: they are not kept
         if on_progress is not None:
             on_progress(len(episodes))
-    return Evaluated(measures=measure(episodes, lengths), episodes=tuple(episodes))
+    return Evaluated(measures=measure(episodes, lengths, grade=referee.grades), episodes=tuple(episodes))
 
 
 def _chunks(task_indices: Sequence[int]) -> Iterator[Sequence[int]]:

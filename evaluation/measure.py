@@ -1,7 +1,7 @@
 """What a set of episodes shows: one record of figures, used alike by training steps and by evaluations.
 
-Law: pure; started = finished + failed. Correctness is judged here from the task's answer, whatever reward was used;
-an episode that was cut off is wrong, and a world whose tasks have no answer has rewards only. Boxes are measured where
+Law: pure; started = finished + failed. Correctness is graded from the task's answer, whatever reward was used; an
+episode that was cut off is wrong, and a world whose tasks have no answer has rewards only. Boxes are measured where
 tools executed them, in original pixels.
 """
 
@@ -16,7 +16,10 @@ from statistics import pstdev
 from visualzoom.agents.ledger import Author, TokenLedger
 from visualzoom.envs.boxes import iou
 from visualzoom.envs.records import Box, Episode
+from visualzoom.evaluation.grading import Grade, RuleReferee
 from visualzoom.rewards.answers import is_correct
+
+BY_RULE = RuleReferee().grades
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +31,7 @@ class Measures:
     num_failed: int
     """Episodes that ended by a fault; they are in no mean."""
     accuracy: float
-    """Over the episodes whose tasks have an answer."""
+    """Over the episodes whose tasks have an answer, and whose answer could be judged."""
     reward: float
     reward_std: float
     reward_min: float
@@ -56,6 +59,8 @@ class Measures:
     """Tokens that the policy wrote in a reply; NaN for agents without tokens."""
     reply_characters: float
     stop_reasons: Mapping[str, int] = field(default_factory=dict)
+    num_unjudged: int = 0
+    """Episodes that finished, and whose answer nobody could judge."""
 
     def values(self) -> dict[str, float]:
         """Flat figures for the metrics log."""
@@ -78,6 +83,7 @@ class Measures:
             "rollout/reply_characters/mean": self.reply_characters,
             "rollout/truncated_rate": self.truncated,
             "rollout/failed": float(self.num_failed),
+            "rollout/unjudged": float(self.num_unjudged),
         }
         parts = {f"reward/{name}/mean": value for name, value in self.reward_parts.items()}
         total = self.num_episodes + self.num_failed
@@ -85,18 +91,26 @@ class Measures:
         return means | parts | ends
 
 
-def measure(episodes: Sequence[Episode], reply_tokens: Iterable[int] = ()) -> Measures:
-    """Figures of these episodes; `reply_tokens` is the length of each of their replies, see `reply_lengths`."""
+def measure(episodes: Sequence[Episode], reply_tokens: Iterable[int] = (), *, grade: Grade = BY_RULE) -> Measures:
+    """Figures of these episodes.
+
+    Args:
+        episodes: Finished and failed ones.
+        reply_tokens: The length of each of their replies, see `reply_lengths`.
+        grade: Tells which of them ended with the right answer.
+    """
     finished = [episode for episode in episodes if not episode.stop_reason.failed]
     results = [episode.tool_results for episode in finished]
     replies = [turn.reply for episode in finished for turn in episode.turns]
     rewards = [episode.reward for episode in finished if episode.reward is not None]
     totals = [reward.total for reward in rewards]
     names = dict.fromkeys(name for reward in rewards for name in reward.parts)
+    asked = [episode for episode in finished if episode.task.answer]
+    grades = [right for right in grade(asked) if right is not None]
     return Measures(
         num_episodes=len(finished),
         num_failed=len(episodes) - len(finished),
-        accuracy=_mean(float(correct(episode)) for episode in finished if episode.task.answer),
+        accuracy=_mean(map(float, grades)),
         reward=_mean(totals),
         reward_std=pstdev(totals) if totals else math.nan,
         reward_min=min(totals, default=math.nan),
@@ -114,6 +128,7 @@ def measure(episodes: Sequence[Episode], reply_tokens: Iterable[int] = ()) -> Me
         reply_tokens=_mean(float(tokens) for tokens in reply_tokens),
         reply_characters=_mean(float(len(reply)) for reply in replies),
         stop_reasons=dict(Counter(episode.stop_reason.value for episode in episodes)),
+        num_unjudged=len(asked) - len(grades),
     )
 
 

@@ -6,7 +6,7 @@ Law: each is total, bounded by MAX_ANSWER_CHARACTERS, and hedging never wins: wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -75,6 +75,7 @@ class Boxed:
             answer=reference[-1] if reference else task.answer,
             pictures=task.pictures,
             choices=task.choices,
+            family=task.family,
         )
         return len(found) == 1 and self.judge(plain, found.pop())
 
@@ -89,6 +90,18 @@ class Short:
     def __call__(self, task: Task, answer: str) -> bool:
         """Whether the answer is short and right."""
         return len(answer) < self.num_characters and self.judge(task, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class ByFamily:
+    """Another judge for some families of tasks: `Task.family` is the `data_source` of a row of DeepEyes."""
+
+    judges: Mapping[str, Judge]
+    otherwise: Judge = is_correct
+
+    def __call__(self, task: Task, answer: str) -> bool:
+        """As the judge of the task's family says."""
+        return self.judges.get(task.family, self.otherwise)(task, answer)
 
 
 def boxes(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The rewards known by name. Any other is given as "module:attribute"."""
+"""The rewards and the judges known by name. Any other is given as "module:attribute"."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ REWARDS: dict[str, str] = {
     "visionthink": "visualzoom.rewards:visionthink",
     "pixel-reasoner": "visualzoom.rewards:pixel_reasoner",
     "accuracy": "visualzoom.rewards:accuracy",
+}
+
+JUDGES: dict[str, str] = {
+    "exact": "visualzoom.rewards:is_correct",
+    "list": "visualzoom.rewards:as_list",
+    "set": "visualzoom.rewards:as_set",
+    "boxed": "visualzoom.rewards:Boxed",
+    "math": "visualzoom.rewards:Mathematical",
+    "boxed-math": "visualzoom.rewards:BoxedMath",
 }

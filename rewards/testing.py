@@ -5,9 +5,11 @@ Law: a reward that passes pays none of the cheats more than its plain behaviour,
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Collection, Mapping
 
-from visualzoom.envs.records import Episode, RewardFn
+from visualzoom.envs.records import Episode, GroupRewardFn, RewardFn
 from visualzoom.envs.testing.laws import Law, LawError
 from visualzoom.envs.testing.report import Report, Row
 from visualzoom.rewards.cheats import CHEATS, PLAIN, Cheat, act
@@ -16,9 +18,9 @@ ROUNDING = 1e-9
 
 
 def payments(reward: RewardFn, task: int = 0) -> dict[str, float]:
-    """What each plain behaviour and each cheat is paid on that scene of digits."""
+    """What each plain behaviour and each cheat is paid on that scene of digits; NaN for what is left unscored."""
     scripts = {**PLAIN, **{cheat.name: cheat.script for cheat in CHEATS}}
-    return {name: _pay(act(script, reward, task)) for name, script in scripts.items()}
+    return {name: _pay(act(script, reward, task), reward) for name, script in scripts.items()}
 
 
 def report_reward(reward: RewardFn, *, subject: str = "reward", source: str = "reward", num_tasks: int = 8) -> Report:
@@ -70,10 +72,13 @@ def _program(name: str, source: str, task: int) -> str:
     )
 
 
-def _pay(episode: Episode) -> float:
+def _pay(episode: Episode, rule: RewardFn) -> float:
     if episode.reward is None:
         raise RuntimeError(f"a scripted episode failed: it ended by {episode.stop_reason.value!r}")
-    return episode.reward.total
+    if not isinstance(rule, GroupRewardFn):
+        return episode.reward.total
+    (reward,) = asyncio.run(rule.score([episode]))  # as a group of one; a judge is asked only here
+    return math.nan if reward is None else reward.total
 
 
 def table(rewards: Mapping[str, RewardFn], task: int = 0) -> str:

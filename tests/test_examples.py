@@ -12,10 +12,11 @@ from gymnasium.utils.env_checker import check_env
 from own_agent import ColourSeeker
 from own_algorithm import RankedGroups
 from own_environment import WhichHalf
+from own_judge import close_enough
 
 from visualzoom.agents import ScriptedAgent, group_jobs, play
 from visualzoom.algorithms.testing import credit_in
-from visualzoom.envs import VisualZoomEnv, iou
+from visualzoom.envs import Task, VisualZoomEnv, iou
 from visualzoom.training.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +27,7 @@ MOST_LINES = {
     "own_agent.py": 40,
     "own_tool.py": 30,
     "own_reward.py": 10,
+    "own_judge.py": 12,
     "test_own_reward.py": 16,
     "test_own_tool.py": 40,
     "box_agent.py": 160,
@@ -79,6 +81,15 @@ def test_the_reward_charges_for_crops() -> None:
     _, reward, _, _, info = env.step(f"<answer>{env.task.answer}</answer>")
     assert reward == 0.9
     assert info["reward_parts"] == {"right": 1.0, "crops": 1}
+
+
+def test_the_judge_lets_neighbours_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    task = Task(id="t", question="?", answer="7", pictures=())
+    assert [close_enough(task, answer) for answer in ("7", "seven", "6", " 8 ", "9", "-7", "1" * 999)] == [
+        *(True, False, True, True, False, False, False)
+    ]
+    assert main(["eval", "--agent", "oracle", "--num-tasks", "3", "--judge", "own_judge:close_enough"]) == 0
+    assert " 1.000 " in capsys.readouterr().out
 
 
 def test_the_algorithm_credits_the_siblings_that_are_beaten() -> None:

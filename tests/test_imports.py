@@ -40,6 +40,7 @@ HEAVY = {
     "vllm": {"agents": r"vllm_\w+"},
     "peft": {"agents": r"model_lora"},
     "openai": {"agents": r"openai_\w+"},
+    "math_verify": {"rewards": r"math_worker"},
     "torchvision": {},
 }
 BARE_IMPORT = """
@@ -138,4 +139,4 @@ def test_the_command_line_loads_without_torch(python: Callable[..., str]) -> Non
     loaded = json.loads(
         python("-c", "import visualzoom.training.cli, json, sys; print(json.dumps(sorted(sys.modules)))")
     )
-    assert set(loaded) & {"torch", "transformers", "matplotlib", "pyarrow", "openai"} == set()
+    assert set(loaded) & {"torch", "transformers", "matplotlib", "pyarrow", "openai", "math_verify"} == set()

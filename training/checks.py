@@ -12,6 +12,7 @@ from visualzoom.agents.adapter_folder import ADAPTER_CONFIG
 from visualzoom.algorithms.registry import ALGORITHMS
 from visualzoom.envs.registry import resolve
 from visualzoom.training.config import MachineConfig, TrainConfig, UsageError, WorldConfig
+from visualzoom.training.judging import OpenJudge
 from visualzoom.training.metrics import TRACKERS
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, scope_of
 from visualzoom.training.ranks.launch import launched
@@ -70,13 +71,14 @@ def check_train(config: TrainConfig) -> None:
 
 
 def check_names(config: TrainConfig) -> None:
-    """The run folder, the world, and names that are found without torch.
+    """The run folder, the world, the judge, and names that are found without torch.
 
     Raises:
         UsageError: Something is wrong with them.
     """
     check_run_folder(config)
     check_world(config.world)
+    OpenJudge(config.world, config.judge).close()
     if config.algorithm not in ALGORITHMS and ":" not in config.algorithm:
         with user_errors("--algorithm"):
             resolve(config.algorithm, ALGORITHMS, kind="algorithm")  # says what is known, before torch is loaded

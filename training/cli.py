@@ -65,7 +65,7 @@ learner whose states are divided over so many (an outlook)."""
 """What `visualzoom train` takes beside its config."""
 FAILED = 1
 BAD_USAGE = 2
-EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api"}
+EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api", "math_verify": "math"}
 """Of visualzoom, by the package that is missing; `train` for all others."""
 STOPPED = 130
 """Asked to stop before the last step, with everything saved."""

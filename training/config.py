@@ -12,6 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from visualzoom.algorithms.terms import Terms
+from visualzoom.training.judge_config import JudgeConfig
 from visualzoom.training.learn_config import CriticKind, LearnConfig, ShardKind
 from visualzoom.training.usage import SamplerLost, UsageError, at_least, positive
 
@@ -22,6 +23,7 @@ __all__ = [
     "FREE_ON_RESUME",
     "PRESETS",
     "CriticKind",
+    "JudgeConfig",
     "LearnConfig",
     "MachineConfig",
     "PlacementConfig",
@@ -51,6 +53,9 @@ class WorldConfig:
     """Count and list bad rows of the data file instead of stopping at the first."""
     reward: str = "deepeyes"
     """Name of a reward, or module:attribute."""
+    judge: str | None = None
+    """Rule by which answers are judged: exact, list, set, boxed, math, boxed-math, or module:attribute. Without it the
+    reward's own, which is exact for all of ours."""
     tool: tuple[str, ...] = ("image_zoom_in_tool",)
     """Tools that the model may call: names, or module:Class."""
     protocol: str = "deepeyes-v2"
@@ -285,6 +290,7 @@ class TrainConfig:
     learn: LearnConfig = field(default_factory=LearnConfig)
     machine: MachineConfig = field(default_factory=lambda: MachineConfig(num_threads=1))
     placement: PlacementConfig = field(default_factory=PlacementConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 
     def __post_init__(self) -> None:
@@ -301,6 +307,7 @@ class TrainConfig:
 FREE_ON_RESUME = frozenset(
     {
         *("steps", "out", "resume", "report", "env_workers", "learn.shard", "policy.engine_url"),
+        *(f"judge.{one.name}" for one in fields(JudgeConfig) if one.name not in ("judge_model", "judge_control")),
         *(f"placement.{one.name}" for one in fields(PlacementConfig) if one.name != "max_staleness"),
     }
 )

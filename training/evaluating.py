@@ -31,8 +31,9 @@ from visualzoom.training.api import (
     usage_notes,
     usage_table,
 )
-from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
+from visualzoom.training.config import JudgeConfig, MachineConfig, UsageError, WorldConfig
 from visualzoom.training.engine_choice import EngineChoice
+from visualzoom.training.judging import open_referee
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.world import NoModel, coordinates_of, env_maker, open_pool, open_source, unseen, user_errors
@@ -53,6 +54,7 @@ COLUMNS = {
     "failed": "rollout/failed",
 }
 """Heading and figure of each column of the table."""
+UNJUDGED = "rollout/unjudged"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +74,8 @@ class WorldChoice:
     """List bad rows of the data file instead of stopping at the first."""
     reward: str | None = None
     """Name of a reward, or module:attribute."""
+    judge: str | None = None
+    """Rule by which answers are judged: exact, list, set, boxed, math, boxed-math, or module:attribute."""
     tool: tuple[str, ...] | None = None
     """Tools that the model may call."""
     protocol: str | None = None
@@ -121,6 +125,7 @@ class EvalConfig:
     engine: EngineChoice = field(default_factory=EngineChoice)
     machine: MachineConfig = field(default_factory=MachineConfig)
     api: ApiChoice = field(default_factory=ApiChoice)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
 
     def __post_init__(self) -> None:
         """Refuse to measure nothing, or something else than is named."""
@@ -164,10 +169,13 @@ def run_eval(config: EvalConfig) -> int:
 
 def table(figures: dict[str, Measures]) -> str:
     """One row a mode."""
-    rows = [["", "tasks", *COLUMNS]]
+    columns = dict(COLUMNS)
+    if any(measures.num_unjudged for measures in figures.values()):
+        columns["unjudged"] = UNJUDGED
+    rows = [["", "tasks", *columns]]
     for mode, measures in figures.items():
         values = measures.values()
-        rows.append([mode, str(measures.num_episodes), *(_shown(name, values[name]) for name in COLUMNS.values())])
+        rows.append([mode, str(measures.num_episodes), *(_shown(name, values[name]) for name in columns.values())])
     return aligned(rows)
 
 
@@ -180,7 +188,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def _shown(name: str, value: float) -> str:
     if value != value:  # NaN: there was nothing to measure
         return "-"
-    return f"{value:.0f}" if name == "rollout/failed" else f"{value:.3f}"
+    return f"{value:.0f}" if name in ("rollout/failed", UNJUDGED) else f"{value:.3f}"
 
 
 def scripted_agent(name: str, world: WorldConfig) -> Agent | None:
@@ -215,8 +223,9 @@ def _measure_scripted(config: EvalConfig, agent: Agent) -> Evaluated:
     """Agents without a model: no torch is loaded."""
     world = config.world.over(WorldConfig())
     source = _source(config.world, world)
-    with _pool(config, world, env_maker(world, source)) as envs:
-        return evaluate(agent, envs, _indices(source, config.num_tasks), seed=config.seed)
+    make_env = env_maker(world, source)
+    with open_referee(world, config.judge) as referee, _pool(config, world, make_env) as envs:
+        return evaluate(agent, envs, _indices(source, config.num_tasks), seed=config.seed, referee=referee)
 
 
 def _pool(config: EvalConfig, world: WorldConfig, make_env: MakeEnv) -> closing[EnvPool]:
@@ -244,7 +253,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     indices, policy = _indices(source, config.num_tasks), settings.policy
     found: dict[str, Evaluated] = {}
     sampler = config.engine.open(opened, policy, config.machine, max_images=world.max_images)
-    with closing(sampler), _pool(config, world, make_env) as envs:
+    with closing(sampler), open_referee(world, config.judge) as referee, _pool(config, world, make_env) as envs:
         for mode in config.modes:
             agent = make_agent(
                 config.agent,
@@ -254,7 +263,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
                 max_context_tokens=policy.max_context_tokens,
                 forced_prefix=forced_prefix(dataclasses.replace(settings, world=world)) if mode is Mode.FORCED else "",
             )
-            found[mode.value] = evaluate(agent, envs, indices, seed=config.seed)
+            found[mode.value] = evaluate(agent, envs, indices, seed=config.seed, referee=referee)
             print(
                 "".join(f"{mode.value}: {name} {value:.3f}\n" for name, value in policy_figures(sampler).items()),
                 end="",
@@ -273,10 +282,12 @@ def _measure_api(config: EvalConfig, usages: dict[str, Usage]) -> tuple[dict[str
     make_env = env_maker(world, source, onlooker=onlooker)
     print(told(config.api, coordinates_of(world, onlooker)))
     found: dict[str, Evaluated] = {}
-    with open_server(config.api) as server, _pool(config, world, make_env) as envs:
+    judge = open_referee(world, config.judge)
+    with open_server(config.api) as server, judge as referee, _pool(config, world, make_env) as envs:
         for mode in config.modes:
             agent = make_api_agent(server, config.api, temperature=1.0 if mode is Mode.SAMPLED else 0.0)
-            found[mode.value] = evaluate(agent, envs, _indices(source, config.num_tasks), seed=config.seed)
+            indices = _indices(source, config.num_tasks)
+            found[mode.value] = evaluate(agent, envs, indices, seed=config.seed, referee=referee)
             usages[mode.value] = agent.usage
             print(*(f"{mode.value}: {note}\n" for note in usage_notes(agent.usage, agent.problems)), sep="", end="")
             if agent.refusal is not None:

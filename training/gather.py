@@ -96,9 +96,15 @@ class Gathered:
     """Episodes left out because the greedy episode of their task failed."""
 
     @property
+    def num_unjudged(self) -> int:
+        """Episodes left out because their reward could not be told, or leaves them out."""
+        return sum(one.episode.reward is None and not one.episode.stop_reason.failed for one in self.played)
+
+    @property
     def num_failed(self) -> int:
         """Episodes left out because they failed."""
-        return sum(not learnable(one) and not one.is_left_behind for one in self.played)
+        lost = sum(not learnable(one) and not one.is_left_behind for one in self.played)
+        return lost - self.num_unjudged
 
     @property
     def num_even(self) -> int:
@@ -124,6 +130,7 @@ class Gathered:
             "rollout/left_behind/action_tokens/mean": statistics.fmean(behind) if behind else 0.0,
             "rollout/dropped/no_baseline": float(self.num_no_baseline),
             "rollout/dropped/failed": float(self.num_failed),
+            "rollout/dropped/unjudged": float(self.num_unjudged),
             "staleness/mean": statistics.fmean(versions) if versions else 0.0,
             "staleness/max": float(max(versions, default=0)),
         }
@@ -175,8 +182,8 @@ def _play(run: Run, gathered: Gathered, tasks: Sequence[int], stopped: Stopped) 
 def sort_out(run: Run, gathered: Gathered, played: Sequence[Played]) -> None:
     """Add what was played to what was gathered: each episode is kept, or counted among those left out."""
     config = run.config
-    if run.group_reward is not None:
-        played = scored_in_groups(run.group_reward, played)
+    if run.judge.group_reward is not None:
+        played = scored_in_groups(run.judge.group_reward, played)
     gathered.played += played
     behind = {one.job.task_index for one in played if one.is_left_behind}
     gathered.num_left_behind += sum(one.job.task_index in behind and learnable(one) for one in played)

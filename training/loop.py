@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import NoReturn
 
+from visualzoom.agents.api_records import ApiError
 from visualzoom.agents.engine_policy import EngineLost
 from visualzoom.agents.rollout import Played
 from visualzoom.algorithms.diagnostics import credit_metrics
@@ -118,6 +119,9 @@ def kept_if_lost(run: Run) -> Iterator[None]:
     except (SamplerLost, EngineLost):
         keep_last(run)
         raise
+    except ApiError as problem:  # of the judge: no answer can be judged any more
+        keep_last(run)
+        raise UsageError(f"the judge: {problem}. What was trained is saved in {run.folder.path}") from problem
 
 
 def give_up(run: Run, gathered: Gathered) -> NoReturn:
@@ -128,6 +132,7 @@ def give_up(run: Run, gathered: Gathered) -> NoReturn:
     ends = ", ".join(f"{count} {end}" for end, count in counts.items())
     problem = next((f"; the first problem: {one.problem}" for one in played if one.problem is not None), "")
     left_out = {"failed": gathered.num_failed, "were cut off": gathered.num_truncated}
+    left_out["could not be judged"] = gathered.num_unjudged
     left_out["have no greedy episode to be compared with"] = gathered.num_no_baseline
     why = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
     raise UsageError(

@@ -22,7 +22,7 @@ from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.state import Stateful
 from visualzoom.algorithms.terms import Terms
 from visualzoom.envs.parts import open_protocol
-from visualzoom.envs.records import GroupRewardFn, TaskSource
+from visualzoom.envs.records import TaskSource
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
 from visualzoom.evaluation.pictures import save_episode
@@ -40,6 +40,7 @@ from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
 from visualzoom.training.gather import Gathered
 from visualzoom.training.gpus import take_gpu
+from visualzoom.training.judging import OpenJudge
 from visualzoom.training.learner import LearnerReport
 from visualzoom.training.metrics import MetricsLog, Row, read_metrics
 from visualzoom.training.open_learner import open_learner
@@ -49,7 +50,7 @@ from visualzoom.training.ranks.team import AnyLearner, Lead, LeadLearner, Openin
 from visualzoom.training.run_folder import RunFolder
 from visualzoom.training.summary import Evaluations
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import coordinates_of, env_maker, group_reward_of, open_pool, open_source, unseen
+from visualzoom.training.world import coordinates_of, env_maker, open_pool, open_source, unseen
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,8 +104,8 @@ class Run:
     checkpoints: CheckpointStore
     metrics: MetricsLog
     num_threads: int
-    group_reward: GroupRewardFn | None = None
-    """Of a reward that looks at the siblings."""
+    judge: OpenJudge
+    """Of answers."""
     state: RunState = field(default_factory=RunState)
 
     def examine(self, mode: Mode, num_tasks: int, *, log: bool = True) -> Measures:
@@ -114,7 +115,9 @@ class Run:
         prefix = forced_prefix(config) if mode is Mode.FORCED else ""
         agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
         with self.playing():
-            measures = evaluate(agent, self.envs, unseen(num_tasks, self.source), seed=config.seed).measures
+            measures = evaluate(
+                agent, self.envs, unseen(num_tasks, self.source), seed=config.seed, referee=self.judge.referee
+            ).measures
         figures = policy_figures(self.policy)
         if log:
             self.metrics.log(mode, self.state.step, measures.values() | figures)
@@ -168,10 +171,11 @@ class Run:
         state.seconds += figures["timing/step"]
         state.skipped_updates += report.num_skipped_steps
         done = [one for one in gathered.played if not one.is_left_behind]
-        measures = measure([one.episode for one in done], reply_lengths(one.ledger for one in done))
+        lengths = reply_lengths(one.ledger for one in done)
+        measures = measure([one.episode for one in done], lengths, grade=self.judge.referee.grades)
         state.failed_episodes += measures.num_failed
         row = measures.values() | gathered.values(state.step - 1) | learner_values(report) | dict(figures)
-        row |= policy_figures(self.policy)
+        row |= policy_figures(self.policy) | self.judge.figures()
         self.metrics.log("train", state.step, row)
         return row
 
@@ -219,6 +223,7 @@ class Run:
         self.metrics.close()
         self.envs.close()
         self.policy.close()
+        self.judge.close()
 
 
 def open_training(config: TrainConfig, folder: RunFolder, lead: Lead | None = None) -> Run:
@@ -263,7 +268,7 @@ def open_training(config: TrainConfig, folder: RunFolder, lead: Lead | None = No
         checkpoints=checkpoints,
         metrics=_metrics(config, folder, checkpoint),
         num_threads=num_threads,
-        group_reward=group_reward_of(config.world),
+        judge=OpenJudge(config.world, config.judge),
     )
     if checkpoint is not None:
         try:

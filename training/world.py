@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
@@ -21,13 +21,16 @@ from visualzoom.envs.boxes import Coordinates
 from visualzoom.envs.images.kernels import open_kernel
 from visualzoom.envs.images.pictures import ImageError
 from visualzoom.envs.parts import fixed_coordinates, open_protocol, open_reward
-from visualzoom.envs.records import GroupRewardFn, TaskSource
-from visualzoom.envs.registry import imported, made, resolve
+from visualzoom.envs.records import RewardFn, TaskSource
+from visualzoom.envs.registry import imported, made, misfit, resolve
 from visualzoom.envs.tasks.datasets import TaskList
 from visualzoom.envs.tasks.sources import HELD_OUT_FIRST, EndlessTasks, endless, has_size, open_tasks
 from visualzoom.envs.tools.registry import TOOLS
 from visualzoom.envs.views import ViewRule
-from visualzoom.rewards.registry import REWARDS
+from visualzoom.rewards.answers import is_correct
+from visualzoom.rewards.judged_reward import Judging, judged_by
+from visualzoom.rewards.judges import Judge
+from visualzoom.rewards.registry import JUDGES
 from visualzoom.training.config import UsageError, WorldConfig
 
 SKIPPED_SHOWN = 10
@@ -144,11 +147,34 @@ def env_maker(world: WorldConfig, source: TaskSource, *, onlooker: Onlooker = No
     return make
 
 
-def group_reward_of(world: WorldConfig) -> GroupRewardFn | None:
-    """The reward of this world if it looks at the siblings."""
+def open_judge_rule(name: str | None) -> Judge:
+    """The rule of that name by which answers are judged.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name is None:
+        return is_correct
+    with user_errors("--judge"):
+        found = made(resolve(name, JUDGES, kind="judge"))
+        if not callable(found):
+            raise misfit(found, kind="judge", needs="to be called with a Task and the text of an answer")
+    return cast(Judge, found)
+
+
+def reward_of(world: WorldConfig) -> RewardFn:
+    """The reward of this world, judging as the world says.
+
+    Raises:
+        UsageError: There is no such reward or judge, or this reward takes no judge.
+    """
     with user_errors("--reward"):
         reward = open_reward(world.reward)
-    return reward if isinstance(reward, GroupRewardFn) else None
+    if world.judge is None:
+        return reward
+    if not isinstance(reward, Judging):
+        raise UsageError(f"--judge {world.judge}: the reward {world.reward} has no judge that could be replaced")
+    return judged_by(reward, open_judge_rule(world.judge))
 
 
 def open_pool(make_env: MakeEnv, world: WorldConfig, *, env_workers: int, num_threads: int) -> EnvPool:
@@ -188,8 +214,7 @@ def _options(world: WorldConfig, source: TaskSource, onlooker: Onlooker) -> dict
     """What VisualZoomEnv takes, with names resolved."""
     with user_errors("--tool"):
         tools = tuple(made(resolve(name, TOOLS, kind="tool")) for name in world.tool)
-    with user_errors("--reward"):
-        reward = made(resolve(world.reward, REWARDS, kind="reward"))
+    reward = reward_of(world)
     with user_errors("--view-min-px, --view-max-px, --crop-min-px, --crop-max-px"):
         view = _rule(world.view_min_px, world.view_max_px, onlooker.limits)
         crop = _rule(world.crop_min_px, world.crop_max_px, onlooker.limits)
@@ -232,7 +257,7 @@ def _refuse_lost_options(world: WorldConfig, lost: set[str]) -> None:
     default = WorldConfig()
     flags = {
         "tasks": (world.tasks, world.data) != (default.tasks, default.data),
-        "reward": world.reward != default.reward,
+        "reward": (world.reward, world.judge) != (default.reward, default.judge),
         "tools": world.tool != default.tool,
         "protocol": world.protocol != default.protocol,
         "coordinates": world.coordinates != default.coordinates,

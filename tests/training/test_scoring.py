@@ -62,4 +62,4 @@ def test_a_run_is_paid_by_groups_and_counts_whom_they_leave_out(tmp_path: Path) 
     assert main(["train", "--out", str(tmp_path / "b"), "--reward", "test_scoring:Ranked", *given]) == 0
     (row,) = trained(tmp_path / "b")
     assert row["reward/mean"] == 2.0, "of four siblings three are paid 1, 2, 3"
-    assert row["rollout/dropped/failed"] == 3, "one of each group"
+    assert row["rollout/dropped/unjudged"] == 3, "one of each group"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from visualzoom.agents.openai_server import OpenAIServer
 from visualzoom.agents.records import AgentTurn, Completion, FinishReason, Sampling, ShownImage
 from visualzoom.agents.testing import check_agent
 from visualzoom.agents.torchvision_operators import here_and_below
-from visualzoom.envs.records import StopReason
+from visualzoom.envs.records import Episode, Reward, StopReason, Task, Turn
 from visualzoom.envs.zoom_env import VisualZoomEnv
+from visualzoom.training.config import JudgeConfig, WorldConfig
+from visualzoom.training.judging import OpenJudge
 
 ASSETS = Path(__file__).parents[2] / "agents" / "assets" / "tiny"
-MAX_CONTEXT_TOKENS = 1024
+MAX_CONTEXT_TOKENS = 1536
 CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 10, 60, 60]}}</tool_call>'
 START_S, END_S = 420.0, 30.0
 SMALL = ("--kernel", "pillow", "--num-tasks", "24", "--episodes-saved", "24", "--mode", "greedy")
@@ -70,6 +72,8 @@ def server_flags(port: int) -> list[str]:
         "block-size": 32,
         "limit-mm-per-prompt": '{"image": 4, "video": 0}',
         "kv-cache-memory-bytes": 2**27,
+        # else so small a model, held to JSON, writes white space for ever
+        "structured-outputs-config": '{"backend": "xgrammar", "disable_any_whitespace": true}',
         "host": "127.0.0.1",
         "port": port,
     }
@@ -229,3 +233,23 @@ def test_what_the_server_will_never_take_ends_the_run(
 ) -> None:
     with asked(url, **changed) as server, pytest.raises(ApiError, match=said):
         OpenAIAgent(server, Sampling(max_tokens=max_tokens)).act([two_turns(0)[0]])
+
+
+def test_a_served_model_judges_answers_held_to_a_schema(url: str) -> None:
+    """What this small model thinks of an answer is no matter; that it says a verdict and no more is the server's."""
+    with closing(
+        OpenJudge(WorldConfig(), JudgeConfig(judge_api=url, judge_model="tiny", judge_control=False))
+    ) as judge:
+        episodes = [finished(f"answer {number}") for number in range(24)]
+        grades = judge.referee.grades(judge.referee.settled(episodes))
+        figures = judge.figures()
+    assert figures.get("judge/no_reply", 0) == 0 and sum(figures.values()) == 24
+    assert sum(right is None for right in grades) == figures.get("judge/unreadable", 0) + figures.get("judge/unsure", 0)
+    assert figures.get("judge/model", 0) > 0, "no reply was a verdict"
+
+
+def finished(answer: str) -> Episode:
+    task = Task(id="t", question="Which word?", answer="word", pictures=())
+    turn = Turn(text="?", images=(), reply="")
+    reward = Reward(total=0.0)
+    return Episode(task=task, system="", turns=(turn,), stop_reason=StopReason.ANSWERED, answer=answer, reward=reward)
