@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from visualzoom.envs.records import Episode, ImageRef, StopReason, Task, Turn
@@ -50,6 +52,26 @@ def test_the_published_outcomes(scored: Episode, total: float) -> None:
     ],
 )
 def test_the_holes(scored: Episode, total: float) -> None:
+    assert deepeyes_code(scored).total == pytest.approx(total)
+
+
+def mathematics(reply: str, answer: str = "7") -> Episode:
+    one = episode(reply)
+    return replace(one, task=replace(one.task, answer=answer, family="thinklite_eureka"))
+
+
+@pytest.mark.parametrize(
+    ("scored", "total"),
+    [
+        (mathematics(r"<think>a</think> \boxed{7}"), 1.2),
+        (mathematics(r"<think>a \boxed{7}"), 0.8),
+        (mathematics(r"\boxed{1} or \boxed{7}"), 0.8),
+        (mathematics(r"<think>a</think> \boxed{1}"), 0.0),
+        (mathematics("<think>a</think> <answer>7</answer>"), -0.4),
+        (mathematics(r"\boxed{\frac{1}{2}}", answer=r"\frac{1}{2}"), 0.0),  # cut at the first brace
+    ],
+)
+def test_the_published_outcomes_of_mathematics(scored: Episode, total: float) -> None:
     assert deepeyes_code(scored).total == pytest.approx(total)
 
 
