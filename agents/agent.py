@@ -6,6 +6,7 @@ anything decoded and encoded again. The text that goes to the environment is dec
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,6 +60,10 @@ class VLMAgent:
         """Requests that the policy has under way."""
         self._early: dict[str, Reply] = {}
         """Replies that nobody has asked for yet."""
+        self._put: set[str] = set()
+        """Episodes whose last reply was put into the policy's mouth: what is shown next is read in the same turn."""
+        self._lag: Counter[str] = Counter()
+        """Turns of an episode that its ledger does not count, for that."""
 
     @property
     def is_paced(self) -> bool:
@@ -83,11 +88,21 @@ class VLMAgent:
             replies[episode_id] = self._replied(self._asked.pop(episode_id), completion)
         return replies
 
+    def put(self, turn: AgentTurn, text: str) -> Reply:
+        """Reply with this text, as if the policy had written it; it carries no loss."""
+        images = [ShownImage.of(pixels) for pixels in turn.images]
+        ledger = self._opened(turn, images, {}) if turn.turn == 0 else self._observed(turn, images)
+        ids = (*self.renderer.tokens(text), *self.renderer.stop_ids[:1])
+        self._ledgers[turn.episode_id] = ledger.with_forced(ids)
+        self._put.add(turn.episode_id)
+        return Reply(text=text)
+
     def finish(self, episode_id: str) -> TokenLedger | None:
         """Release the episode. Its ledger ends with the last reply; None if the agent never replied in it."""
         self.policy.release([episode_id])
         self._asked.pop(episode_id, None)
         self._early.pop(episode_id, None)
+        self._forget_put(episode_id)
         return self._ledgers.pop(episode_id, None)
 
     def _paced_policy(self) -> PacedPolicy:
@@ -116,6 +131,7 @@ class VLMAgent:
     ) -> TokenLedger:
         if self._ledgers.pop(turn.episode_id, None) is not None:
             self.policy.release([turn.episode_id])  # played before and left unfinished
+        self._forget_put(turn.episode_id)
         key = (turn.system, turn.text, *(image.key for image in images))
         if key not in prompts:
             rendered = self.renderer.open(turn.system, turn.text, [image.size_px for image in images])
@@ -125,12 +141,20 @@ class VLMAgent:
 
     def _observed(self, turn: AgentTurn, images: Sequence[ShownImage]) -> TokenLedger:
         ledger = self._ledgers.get(turn.episode_id)
-        if ledger is None or ledger.turns[-1] + 1 != turn.turn:
+        if ledger is None or ledger.turns[-1] + 1 + self._lag[turn.episode_id] != turn.turn:
             seen = "none of its turns" if ledger is None else f"its turns up to {ledger.turns[-1]}"
             raise LookupError(f"episode {turn.episode_id!r} is at turn {turn.turn}, but this agent has seen {seen}")
         sizes = [image.size_px for image in images]
         rendered = self.renderer.observation(turn.text, sizes, last_id=ledger.token_ids[-1])
+        if turn.episode_id in self._put:
+            self._put.discard(turn.episode_id)
+            self._lag[turn.episode_id] += 1
+            return ledger.with_more(rendered, images)
         return ledger.with_observation(rendered, images)
+
+    def _forget_put(self, episode_id: str) -> None:
+        self._put.discard(episode_id)
+        self._lag.pop(episode_id, None)
 
     def _replied(self, request: GenerateRequest, completion: Completion) -> Reply:
         ledger = request.ledger.with_completion(completion)

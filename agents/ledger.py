@@ -104,6 +104,10 @@ class TokenLedger:
         """Begin the next turn with what the environment shows."""
         return self._plus_read(rendered, images, turn=self.turns[-1] + 1)
 
+    def with_more(self, rendered: Rendered, images: Sequence[ShownImage]) -> TokenLedger:
+        """Go on reading in this turn: what the environment shows after a reply that was wholly put into its mouth."""
+        return self._plus_read(rendered, images, turn=self.turns[-1])
+
     def _plus_read(self, rendered: Rendered, images: Sequence[ShownImage], *, turn: int) -> TokenLedger:
         num = len(rendered.token_ids)
         return TokenLedger(

@@ -79,6 +79,12 @@ class OpenAIAgent:
             self._asked[turn.episode_id] = asked
             asked.add_done_callback(partial(self._note, turn.episode_id))
 
+    def put(self, turn: AgentTurn, text: str) -> Reply:
+        """Reply with this text, as if the model had written it; nobody is asked."""
+        talk = self._opened(turn) if turn.turn == 0 else self._going_on(turn)
+        talk += [_user(turn.text, turn.images), {"role": "assistant", "content": text}]
+        return Reply(text=text)
+
     def ready(self) -> dict[str, Reply]:
         """The replies that came; waits a moment if there are none.
 

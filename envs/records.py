@@ -63,6 +63,8 @@ class Task:
     """Kind of task or source of the data, for tables by kind."""
     choices: tuple[str, ...] = ()
     """Options of a multiple-choice question, in the order shown; empty for an open question."""
+    direct: bool = False
+    """To be answered at once, from the pictures as they are: no tool is offered. A plain single-turn row."""
 
     @property
     def image_size(self) -> tuple[int, int]:

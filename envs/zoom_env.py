@@ -29,6 +29,7 @@ from visualzoom.envs.parts import (
     open_tools,
     open_view_rule,
 )
+from visualzoom.envs.protocols.direct import direct_question, direct_system
 from visualzoom.envs.protocols.protocol import Parsed, WordProtocol
 from visualzoom.envs.records import Pixels, RewardFn, StopReason, Task, TaskSource, ToolResult
 from visualzoom.envs.regions import Region
@@ -166,7 +167,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         index, task = chosen_task(options or {}, self.tasks, self.np_random)
         observation = self._begin(task)
         self._task_index = index
-        return observation, {"system": self.system}
+        return observation, {"system": self._system(task)}
 
     def step(self, action: str) -> Step:
         """Read a reply: an answer ends the episode, a call is run and its outcome shown.
@@ -184,7 +185,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         parsed = self.protocol.parse(reply)
         if parsed.answer is not None:
             return self._end(episode, StopReason.ANSWERED, reply, answer=parsed.answer)
-        if not parsed.calls:
+        if not parsed.calls or episode.task.direct:  # who was offered no tool has said nothing by calling one
             return self._end(episode, StopReason.MALFORMED, reply)
         return self._look(episode, reply, parsed)
 
@@ -299,7 +300,11 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
         if excess is not None:
             raise ValueError(f"the {len(images)} pictures of task {task.id!r} alone exceed {excess.value}; raise it")
         self._episode = episode
-        return self._observe(episode, self.protocol.question(task), images)
+        question = direct_question(self.protocol, task) if task.direct else self.protocol.question(task)
+        return self._observe(episode, question, images)
+
+    def _system(self, task: Task) -> str:
+        return direct_system(self.protocol) if task.direct else self.system
 
     def _current(self) -> OpenEpisode:
         if self._episode is None:
@@ -344,7 +349,7 @@ class VisualZoomEnv(gymnasium.Env[Observation, str]):
     ) -> Step:
         """Close the record and score it; a fault that is not the policy's has no reward."""
         episode.close_turn(reply, results)
-        record = episode.close(reason, system=self.system, answer=answer)
+        record = episode.close(reason, system=self._system(episode.task), answer=answer)
         self._show_people()
         reward = None if reason.failed else checked_reward(self.reward(record), self.reward)
         info = {

@@ -1,7 +1,7 @@
 """Letting an agent play tasks that it was not trained on, and measuring what it does.
 
 Law: the figures depend on the agent, the tasks and the seed, not on how many episodes are played at once. How replies
-are drawn (greedy, sampled, forced to begin a call) is the agent's: see `Mode`.
+are drawn, and what is put in the way of looking, is the agent's and the world's: see `Mode`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RULES = RuleReferee()
 
 
 class Mode(StrEnum):
-    """How an agent draws its replies in an evaluation. The names are kinds of rows in metrics.jsonl."""
+    """How an agent plays an evaluation. The names are kinds of rows in metrics.jsonl."""
 
     GREEDY = "greedy"
     """The most likely token, always."""
@@ -30,6 +30,12 @@ class Mode(StrEnum):
     """At temperature 1."""
     FORCED = "forced"
     """Greedy, and the first reply begins a call: what the model could do if it only tried the tool."""
+    ORACLE = "oracle"
+    """Greedy after a first reply that looks at the evidence: what the model could do if it only looked there."""
+    BLANK = "blank"
+    """Greedy, and every crop is plain grey: what of its answers does not come from looking."""
+    DIRECT = "direct"
+    """Greedy, without any tool: what the overview tells."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

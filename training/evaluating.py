@@ -8,11 +8,11 @@ import json
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 from visualzoom.agents.api_records import Usage
+from visualzoom.agents.first_look import PuttableAgent
 from visualzoom.agents.pool import EnvPool, MakeEnv
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.agents.scripted import OracleAgent
@@ -20,10 +20,10 @@ from visualzoom.envs.parts import open_protocol
 from visualzoom.envs.records import TaskSource
 from visualzoom.envs.registry import made, resolve
 from visualzoom.evaluation.evaluate import Evaluated, Mode, evaluate
+from visualzoom.evaluation.grading import Referee
 from visualzoom.evaluation.measure import Measures
 from visualzoom.evaluation.pictures import save_episode
 from visualzoom.training.api import (
-    ApiChoice,
     make_api_agent,
     open_server,
     told,
@@ -31,12 +31,22 @@ from visualzoom.training.api import (
     usage_notes,
     usage_table,
 )
-from visualzoom.training.config import JudgeConfig, MachineConfig, UsageError, WorldConfig
-from visualzoom.training.engine_choice import EngineChoice
+from visualzoom.training.config import UsageError, WorldConfig
+from visualzoom.training.eval_config import EvalConfig, WorldChoice
+from visualzoom.training.eval_modes import guided, seen_in
 from visualzoom.training.judging import open_referee
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
-from visualzoom.training.world import NoModel, coordinates_of, env_maker, open_pool, open_source, unseen, user_errors
+from visualzoom.training.world import (
+    NoModel,
+    Onlooker,
+    coordinates_of,
+    env_maker,
+    open_pool,
+    open_source,
+    unseen,
+    user_errors,
+)
 
 SCRIPTED: dict[str, str] = {
     "oracle": "visualzoom.agents.scripted:OracleAgent",
@@ -55,93 +65,6 @@ COLUMNS = {
 }
 """Heading and figure of each column of the table."""
 UNJUDGED = "rollout/unjudged"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorldChoice:
-    """The environment and its tasks; what is left out is taken from the model's own training."""
-
-    env: str | None = None
-    """Gymnasium id."""
-    tasks: str | None = None
-    """Task family, or a mixture such as "digit:0.7,plain:0.3"."""
-    size_px: int | None = None
-    """Side of a procedural scene."""
-    data: Path | None = None
-    """JSONL or parquet file of tasks; every row is played, up to --num-tasks. Without it, a model that was trained on
-    a file is measured on the rows that were held out."""
-    skip_bad_rows: bool = False
-    """List bad rows of the data file instead of stopping at the first."""
-    reward: str | None = None
-    """Name of a reward, or module:attribute."""
-    judge: str | None = None
-    """Rule by which answers are judged: exact, list, set, boxed, math, boxed-math, or module:attribute."""
-    tool: tuple[str, ...] | None = None
-    """Tools that the model may call."""
-    protocol: str | None = None
-    """Dialect between environment and model."""
-    coordinates: Literal["model", "shown", "original", "0-1000", "0-1"] | None = None
-    """In which boxes are given."""
-    kernel: str | None = None
-    """What scales pictures: torch, pillow, or auto."""
-    max_turns: int | None = None
-    """Replies in an episode."""
-    env_timeout_s: float | None = None
-    """Longest time of a step of an environment; its episode then fails, and counts as failed."""
-
-    def over(self, world: WorldConfig) -> WorldConfig:
-        """The given world with what was chosen here. A chosen family replaces a data file."""
-        given: dict[str, Any] = dataclasses.asdict(self)
-        chosen = {name: value for name, value in given.items() if value is not None}
-        if "tasks" in chosen:
-            chosen.setdefault("data", None)
-        if chosen.keys() & {"tasks", "data"}:  # of the tasks that it was trained on
-            chosen.setdefault("size_px", WorldConfig().size_px)
-        return dataclasses.replace(world, **chosen)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvalConfig:
-    """Measure a model on tasks that it was not trained on."""
-
-    model: str = "tiny"
-    """tiny (built in), a run folder, a folder with a checkpoint, or a hub id."""
-    agent: str = "vlm"
-    """vlm, oracle, random, or module:Class."""
-    mode: tuple[Mode, ...] = ()
-    """How replies are drawn: greedy, sampled (at temperature 1), forced (greedy, the first reply begins a call).
-    Without any: greedy and sampled; over --api greedy alone, because each costs money."""
-    num_tasks: int = 500
-    """Unseen tasks to play."""
-    env_workers: int = 0
-    """Ray workers that step the environments; 0 steps them on threads of this process. Changes no number."""
-    seed: int = 0
-    """Of sampling."""
-    out: Path | None = None
-    """New folder for the figures and some episodes, as JSON and as pictures."""
-    episodes_saved: int = 8
-    """Episodes saved in it for each mode."""
-    world: WorldChoice = field(default_factory=WorldChoice)
-    engine: EngineChoice = field(default_factory=EngineChoice)
-    machine: MachineConfig = field(default_factory=MachineConfig)
-    api: ApiChoice = field(default_factory=ApiChoice)
-    judge: JudgeConfig = field(default_factory=JudgeConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse to measure nothing, or something else than is named."""
-        self.api.refuse_beside(self.model)
-        if self.api.api is not None and self.agent != "vlm":
-            raise UsageError(f"--agent {self.agent} is not asked over --api {self.api.api}; leave one of them out")
-        if self.api.api is not None and Mode.FORCED in self.mode:
-            raise UsageError("--mode forced begins a reply for the model, and no API lets us; give greedy or sampled")
-        if self.num_tasks < 1:
-            raise UsageError(f"num_tasks is {self.num_tasks}; it must be at least 1")
-
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        """The modes that are asked for."""
-        usual = (Mode.GREEDY, Mode.SAMPLED) if self.api.api is None else (Mode.GREEDY,)
-        return tuple(dict.fromkeys(self.mode or usual))
 
 
 def run_eval(config: EvalConfig) -> int:
@@ -241,7 +164,8 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     advice = scope_advice(folder, world)
     if advice:
         print(advice)
-    make_env = env_maker(world, source)  # finds what is wrong with the world before weights are read
+    for mode in config.modes:
+        env_maker(*seen_in(mode, world, source))  # finds what is wrong with the world before weights are read
     config.engine.check(config.machine)
 
     from visualzoom.training.assemble import make_agent, open_model
@@ -249,11 +173,10 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
 
     quiet_loading()
     opened = open_model(config.model, config.machine)
-    make_env = env_maker(world, source, onlooker=opened.renderer)
-    indices, policy = _indices(source, config.num_tasks), settings.policy
+    policy = settings.policy
     found: dict[str, Evaluated] = {}
     sampler = config.engine.open(opened, policy, config.machine, max_images=world.max_images)
-    with closing(sampler), open_referee(world, config.judge) as referee, _pool(config, world, make_env) as envs:
+    with closing(sampler), open_referee(world, config.judge) as referee:
         for mode in config.modes:
             agent = make_agent(
                 config.agent,
@@ -263,7 +186,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
                 max_context_tokens=policy.max_context_tokens,
                 forced_prefix=forced_prefix(dataclasses.replace(settings, world=world)) if mode is Mode.FORCED else "",
             )
-            found[mode.value] = evaluate(agent, envs, indices, seed=config.seed, referee=referee)
+            found[mode.value] = _played(config, mode, agent, world, source, opened.renderer, referee)
             print(
                 "".join(f"{mode.value}: {name} {value:.3f}\n" for name, value in policy_figures(sampler).items()),
                 end="",
@@ -279,20 +202,36 @@ def _measure_api(config: EvalConfig, usages: dict[str, Usage]) -> tuple[dict[str
     world = config.world.over(config.api.world)
     source = _source(config.world, world)
     onlooker = config.api.onlooker
-    make_env = env_maker(world, source, onlooker=onlooker)
+    for mode in config.modes:
+        env_maker(*seen_in(mode, world, source), onlooker=onlooker)
     print(told(config.api, coordinates_of(world, onlooker)))
     found: dict[str, Evaluated] = {}
-    judge = open_referee(world, config.judge)
-    with open_server(config.api) as server, judge as referee, _pool(config, world, make_env) as envs:
+    with open_server(config.api) as server, open_referee(world, config.judge) as referee:
         for mode in config.modes:
             agent = make_api_agent(server, config.api, temperature=1.0 if mode is Mode.SAMPLED else 0.0)
-            indices = _indices(source, config.num_tasks)
-            found[mode.value] = evaluate(agent, envs, indices, seed=config.seed, referee=referee)
+            found[mode.value] = _played(config, mode, agent, world, source, onlooker, referee)
             usages[mode.value] = agent.usage
             print(*(f"{mode.value}: {note}\n" for note in usage_notes(agent.usage, agent.problems)), sep="", end="")
             if agent.refusal is not None:
                 return found, f"{mode.value}: {agent.refusal}"
     return found, None
+
+
+def _played(
+    config: EvalConfig,
+    mode: Mode,
+    agent: PuttableAgent,
+    world: WorldConfig,
+    source: TaskSource,
+    onlooker: Onlooker,
+    referee: Referee,
+) -> Evaluated:
+    """What the agent does in this mode."""
+    world, source = seen_in(mode, world, source)
+    player = guided(agent, world, onlooker) if mode is Mode.ORACLE else agent
+    indices = _indices(source, config.num_tasks)
+    with _pool(config, world, env_maker(world, source, onlooker=onlooker)) as envs:
+        return evaluate(player, envs, indices, seed=config.seed, referee=referee)
 
 
 def scope_advice(folder: Path, world: WorldConfig) -> str:

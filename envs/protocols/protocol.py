@@ -65,6 +65,17 @@ class WordProtocol(Protocol):
         """A reply that answers."""
 
 
+@runtime_checkable
+class DirectWords(Protocol):
+    """A dialect with words of its own for tasks that are answered at once; others get those of direct.py."""
+
+    def direct_system(self) -> str:
+        """System prompt without tools."""
+
+    def direct_question(self, task: Task) -> str:
+        """User text of the only turn."""
+
+
 class DeepEyesV2:
     """The text protocol of DeepEyes (its V2 prompt), with the required key of the schema named as the property is.
 

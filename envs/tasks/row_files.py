@@ -24,8 +24,8 @@ MAX_GROUP_BYTES = 32 * 2**20
 """A parquet file with larger row groups is copied once to a temporary file with small ones."""
 GROUP_ROWS = 16
 COLUMNS = (
-    *("question", "answer", "image", "images", "evidence", "choices", "family", "id"),
-    *("data_source", "prompt", "reward_model", "extra_info"),
+    *("question", "answer", "image", "images", "evidence", "choices", "family", "id", "direct"),
+    *("data_source", "prompt", "reward_model", "extra_info", "env_name"),
 )
 
 

@@ -1,8 +1,9 @@
 """One row of a data file, checked and made into a task: the plain schema and the DeepEyes columns.
 
 Plain schema: `question`, `answer`, `image` (or `images`), and if wanted `evidence` (boxes in pixels of the first
-picture), `choices`, `family`, `id`. DeepEyes: `images`, `reward_model.ground_truth`, `extra_info.question` (or the
-last user message of `prompt`), `data_source`. Other columns are not looked at.
+picture), `choices`, `family`, `id`, `direct`. DeepEyes: `images`, `reward_model.ground_truth`, `extra_info.question`
+(or the last user message of `prompt`), `data_source`, `env_name` (empty for a row that is answered at once). Other
+columns are not looked at.
 
 Law: whatever stands in a row, the outcome is a task or a `FieldError` that names the field.
 Files are not opened here, except the picture files that a row names.
@@ -28,7 +29,19 @@ MAX_TEXT_CHARACTERS = 100_000
 MAX_PICTURES = 64
 MAX_BOXES = 1000
 MAX_CHOICES = 26
-_FIELDS = ("question", "answer", "image", "images", "evidence", "choices", "family", "id", "reward_model", "extra_info")
+_FIELDS = (
+    "question",
+    "answer",
+    "image",
+    "images",
+    "evidence",
+    "choices",
+    "family",
+    "id",
+    "direct",
+    "reward_model",
+    "extra_info",
+)
 
 
 class FieldError(ValueError):
@@ -92,6 +105,7 @@ def _plain(row: Row, *, name: str, folder: Path) -> Task:
         evidence=_evidence(row.get("evidence"), pictures[0]),
         family="" if row.get("family") is None else _text(row, "family", row["family"]),
         choices=choices,
+        direct=_flag("direct", row.get("direct")),
     )
 
 
@@ -105,6 +119,7 @@ def _deepeyes(row: Row, *, name: str, folder: Path) -> Task:
         answer=_answer(reward_model, "reward_model.ground_truth", reward_model.get("ground_truth")),
         pictures=_pictures(row, name=name, folder=folder),
         family="" if row.get("data_source") is None else _text(row, "data_source", row["data_source"]),
+        direct="env_name" in row and not row["env_name"],
     )
 
 
@@ -159,6 +174,12 @@ def _id(value: object, name: str) -> str:
     if isinstance(value, str | int) and not isinstance(value, bool) and len(shown(value)) < 80:
         return _text({}, "id", str(value))
     raise FieldError.of("id", value, "a short text or a whole number")
+
+
+def _flag(field: str, value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise FieldError.of(field, value, "true or false")
 
 
 def _choices(value: object) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ HELD_OUT_FIRST, evaluation HELD_OUT_FIRST and above; `endless` keeps that promis
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 import re
@@ -152,6 +153,23 @@ class TaskTuple:
         if not 0 <= index < len(self._tasks):
             raise IndexError(f"there are tasks 0 to {len(self._tasks) - 1}; {index} was asked for")
         return self._tasks[index]
+
+
+class DirectTasks:
+    """The same tasks, to be answered at once: no tool is offered."""
+
+    def __init__(self, source: TaskSource) -> None:
+        """Of this source."""
+        self.source = source
+
+    @property
+    def num_tasks(self) -> int | None:
+        """As many."""
+        return self.source.num_tasks
+
+    def task(self, index: int) -> Task:
+        """The task of that index."""
+        return dataclasses.replace(self.source.task(index), direct=True)
 
 
 class MixedTasks:

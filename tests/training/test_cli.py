@@ -381,3 +381,17 @@ def test_a_server_that_is_not_there_is_named_at_once(capsys: pytest.CaptureFixtu
     assert main(["train", "--out", str(tmp_path / "run"), *asked]) == 2
     said = capsys.readouterr().err
     assert said.count("http://127.0.0.1:9/pause") == 2 and said.count("is the server up?") == 2
+
+
+def test_eval_shows_beside_each_other_what_looking_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
+    modes = ("greedy", "forced", "oracle", "blank", "direct")
+    assert main(["eval", "--num-tasks", "40", "--num-threads", "1", "--mode", *modes]) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.split()}
+    accuracy, tool_rate = ({mode: float(rows[mode][column]) for mode in modes} for column in (2, 4))
+    assert accuracy["oracle"] > 0.9 > accuracy["forced"] > accuracy["blank"] + 0.2
+    assert tool_rate["oracle"] == tool_rate["forced"] == 1.0 and tool_rate["direct"] == 0.0
+
+
+def test_a_blank_crop_stands_for_the_usual_tool_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--mode", "blank", "--tool", "image_rotate_tool"]) == 2
+    assert "--mode blank stands for the tool image_zoom_in_tool alone" in " ".join(capsys.readouterr().err.split())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from visualzoom.training.config import BESIDE_SHARE, MachineConfig, PolicyConfig, UsageError
-from visualzoom.training.evaluating import WorldChoice
+from visualzoom.training.eval_config import WorldChoice
 
 READINGS: Mapping[str, str] = {
     "stock": "visualzoom.training.mismatch.readings:stock",
