@@ -36,6 +36,8 @@ class Mode(StrEnum):
     """Greedy, and every crop is plain grey: what of its answers does not come from looking."""
     DIRECT = "direct"
     """Greedy, without any tool: what the overview tells."""
+    BUDGET = "budget"
+    """As direct, with an overview of as many visual tokens as the greedy episodes spent. In benchmarks only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

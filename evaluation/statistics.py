@@ -81,12 +81,20 @@ def paired(first: Mapping[str, float], second: Mapping[str, float], *, seed: int
     only_first, only_second = int((one > other).sum()), int((other > one).sum())
     is_binary = bool(np.isin(np.concatenate([one, other]), (0.0, 1.0)).all())
     return Paired(
-        difference=interval((other - one).tolist(), seed=seed),
+        difference=_difference(other - one, seed),
         p_value=_mcnemar(only_first, only_second) if is_binary else _permutation(one, other, seed),
         test="McNemar, exact" if is_binary else "paired permutation",
         only_first=only_first,
         only_second=only_second,
     )
+
+
+def _difference(differences: np.ndarray, seed: int) -> Interval:
+    """Of runs that agree on every task the interval reaches as far as that many agreements allow, to both sides."""
+    found = interval(differences.tolist(), seed=seed)
+    if differences.any():
+        return found
+    return Interval(mean=0.0, low=-found.high, high=found.high, num_tasks=found.num_tasks)
 
 
 def _mcnemar(only_first: int, only_second: int) -> float:

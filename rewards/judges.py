@@ -47,6 +47,18 @@ class Numeric:
         return found is not None and abs(found - wanted) <= allowed
 
 
+def to_decimals(task: Task, answer: str) -> bool:
+    """Right if, rounded to the decimals that the reference has, it is the reference; else as `is_correct`."""
+    if len(answer) >= MAX_ANSWER_CHARACTERS:
+        return False
+    wanted, found = as_number(normalised(task.answer)), as_number(normalised(answer))
+    if wanted is None or found is None:
+        return is_correct(task, answer)
+    exponent = wanted.as_tuple().exponent
+    decimals = max(0, -exponent) if isinstance(exponent, int) else 0
+    return abs(found - wanted) <= Decimal("0.5").scaleb(-decimals)
+
+
 def as_list(task: Task, answer: str) -> bool:
     """Right if it names the items of the reference in their order, between commas, semicolons or "and"."""
     return _names_something(answer) and _items(answer) == _items(task.answer)

@@ -28,6 +28,7 @@ MOST_LINES = {
     "own_tool.py": 30,
     "own_reward.py": 10,
     "own_judge.py": 12,
+    "own_benchmark.py": 30,
     "test_own_reward.py": 16,
     "test_own_tool.py": 40,
     "box_agent.py": 160,
@@ -90,6 +91,18 @@ def test_the_judge_lets_neighbours_pass(capsys: pytest.CaptureFixture[str]) -> N
     ]
     assert main(["eval", "--agent", "oracle", "--num-tasks", "3", "--judge", "own_judge:close_enough"]) == 0
     assert " 1.000 " in capsys.readouterr().out
+
+
+def test_the_benchmark_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    (folder / "car.png").write_bytes((EXAMPLES / "pictures" / "cards.png").read_bytes())
+    (folder / "plates.jsonl").write_text('{"photo": "car.png", "plate": "B 1234", "country": "D"}\n')
+    asked = ("--data", str(tmp_path), "--agent", "oracle", "--mode", "greedy", "--out", str(tmp_path / "out"))
+    assert main(["bench", "own_benchmark:PLATES", *asked]) == 0
+    assert "own_benchmark:PLATES greedy: 1/1 episodes, 100.0% right" in capsys.readouterr().out
+    assert main(["bench", "own_benchmark:plate_row", *asked]) == 2
+    assert "is no benchmark; it needs to be" in capsys.readouterr().err
 
 
 def test_the_algorithm_credits_the_siblings_that_are_beaten() -> None:

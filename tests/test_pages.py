@@ -13,7 +13,7 @@ from visualzoom.training.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-COMMANDS = ("train", "eval", "ask", "play", "mismatch", "export", "check", "pretrain")
+COMMANDS = ("train", "eval", "bench", "ask", "play", "mismatch", "export", "check", "pretrain")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""The command line: `visualzoom train | eval | ask | play | mismatch | export | check | pretrain`.
+"""The command line: `visualzoom train | eval | bench | ask | play | mismatch | export | check | pretrain`.
 
 Law: whatever the user gets wrong ends with one clear message on standard error and exit code 2, without a traceback
 and with nothing lost. Each command imports what it needs when it runs: `play`, `check` and every `--help` but that of
@@ -38,6 +38,7 @@ Train and evaluate vision-language models that look closer.
 commands:
   train      train a model by reinforcement learning; without options the built-in one, on a CPU, in minutes
   eval       measure a model on tasks that it has not seen
+  bench      measure it on published benchmarks, and tell what looking is worth there
   ask        ask a question on your own picture and see where the model looks
   play       step the environment yourself, or watch the oracle
   mismatch   score the same sampled tokens in several ways: do sampler and learner agree, and if not, where?
@@ -52,6 +53,7 @@ commands:
   visualzoom train --model Qwen/Qwen2.5-VL-3B-Instruct --lora-rank 16 --learning-rate 1e-5 --device cuda --out runs/lora
   visualzoom export --model runs/lora --out merged
   visualzoom eval --model runs/ppo --mode greedy sampled forced
+  visualzoom bench vstar hrbench-4k --model Qwen/Qwen2.5-VL-7B-Instruct --device cuda --paper
   visualzoom ask photo.jpg "What does the sign say?" --model Qwen/Qwen2.5-VL-3B-Instruct
   visualzoom eval --api http://localhost:8000/v1 --api-model Qwen/Qwen2.5-VL-7B-Instruct
   visualzoom play --agent oracle --tasks sign
@@ -241,6 +243,13 @@ def _eval(arguments: Sequence[str]) -> int:
     return run_eval(_parse(EvalConfig, "eval", arguments))
 
 
+def _bench(arguments: Sequence[str]) -> int:
+    from visualzoom.training.bench_config import BenchConfig
+    from visualzoom.training.benching import run_bench
+
+    return run_bench(_parse(BenchConfig, "bench", arguments))
+
+
 def _ask(arguments: Sequence[str]) -> int:
     from visualzoom.training.asking import AskConfig, run_ask
 
@@ -282,6 +291,7 @@ def _pretrain(arguments: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "bench": _bench,
     "ask": _ask,
     "play": _play,
     "mismatch": _mismatch,

@@ -91,6 +91,8 @@ class EvalConfig:
             raise UsageError(f"--agent {self.agent} is not asked over --api {self.api.api}; leave one of them out")
         if self.api.api is not None and Mode.FORCED in self.mode:
             raise UsageError("--mode forced begins a reply for the model, and no API lets us; give greedy or sampled")
+        if Mode.BUDGET in self.mode:
+            raise UsageError("--mode budget is one of `visualzoom bench`; here give direct")
         if self.num_tasks < 1:
             raise UsageError(f"num_tasks is {self.num_tasks}; it must be at least 1")
 

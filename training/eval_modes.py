@@ -23,7 +23,7 @@ def seen_in(mode: Mode, world: WorldConfig, source: TaskSource) -> tuple[WorldCo
     Raises:
         UsageError: Its tools can't be made blank.
     """
-    if mode is Mode.DIRECT:
+    if mode in (Mode.DIRECT, Mode.BUDGET):
         return world, DirectTasks(source)
     if mode is not Mode.BLANK:
         return world, source

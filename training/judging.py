@@ -17,6 +17,7 @@ from visualzoom.envs.records import GroupRewardFn, StopReason
 from visualzoom.evaluation.grading import ModelReferee, Referee, RuleReferee
 from visualzoom.rewards import JudgedReward, LlmJudge, VerdictCache
 from visualzoom.rewards.judged_reward import Judging, innermost
+from visualzoom.rewards.judges import Judge
 from visualzoom.rewards.llm_judge import NoReplyError
 from visualzoom.rewards.verdicts import MOST_REPLY_TOKENS, REPLY_FORMAT, Messages
 from visualzoom.training.api import OPENAI_HOST, OPENAI_KEY
@@ -30,14 +31,19 @@ if TYPE_CHECKING:
 class OpenJudge:
     """Who judges the answers of a run: rules, and a model where one was named. Close it in the end."""
 
-    def __init__(self, world: WorldConfig, config: JudgeConfig) -> None:
+    def __init__(self, world: WorldConfig, config: JudgeConfig, *, rule: Judge | None = None) -> None:
         """Find the rules; of a model ask the server whether it is there.
+
+        Args:
+            world: Names the reward, and a rule.
+            config: Of the model.
+            rule: In place of the one that the world names.
 
         Raises:
             UsageError: Something is wrong with them.
         """
         self._reward = reward_of(world)
-        self._rule = open_judge_rule(world.judge)
+        self._rule = rule or open_judge_rule(world.judge)
         self._server: OpenAIServer | None = None
         self.model: LlmJudge | None = None
         if config.judge_model is None:

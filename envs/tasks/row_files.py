@@ -12,7 +12,7 @@ import tempfile
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -130,12 +130,56 @@ def _parsed(line: bytes) -> Row:
     return value
 
 
+class JsonRows:
+    """A JSON file: a list of objects, or, as some call it, one object a line. Read whole."""
+
+    def __init__(self, path: Path) -> None:
+        """Parse the file.
+
+        Raises:
+            DataError: It is neither.
+        """
+        self.path = path
+        if path.stat().st_size > MAX_LINE_BYTES:
+            raise DataError(f"{path} has more than {MAX_LINE_BYTES} bytes; write it as .jsonl")
+        try:
+            value = json.loads(path.read_bytes())
+        except RecursionError:
+            raise DataError(f"{path}: very deep nesting") from None
+        except ValueError:
+            lines = JsonlRows(path)
+            value = [row for row in lines.scan() if not isinstance(row, FieldError)]
+            if len(value) != len(lines):
+                raise DataError(f"{path} is neither a JSON list nor one JSON object a line") from None
+        value = [value] if isinstance(value, dict) else value  # one line
+        if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+            raise DataError(f"{path} holds no list of JSON objects")
+        self._rows: list[Row] = list(value)
+
+    def __len__(self) -> int:
+        """Objects in the list."""
+        return len(self._rows)
+
+    def number(self, position: int) -> int:
+        """Rows are counted from 1."""
+        return position + 1
+
+    def row(self, position: int) -> Row:
+        """The object."""
+        return self._rows[position]
+
+    def scan(self) -> Iterator[Row | FieldError]:
+        """All objects."""
+        yield from self._rows
+
+
 class ParquetRows:
     """Rows of a parquet file; needs pyarrow."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the file's footer."""
+    def __init__(self, path: Path, columns: Collection[str] = COLUMNS) -> None:
+        """Read the file's footer; of each row these columns are read, as far as there are such."""
         self.path = path
+        self._wanted = frozenset(columns)
         self._small: Any = None
         self._starts: list[int] = []
         self._groups: OrderedDict[int, Any] = OrderedDict()
@@ -176,13 +220,13 @@ class ParquetRows:
             group = bisect_right(self._starts, position) - 1
             return _as_row(self._group(group), position - self._starts[group])
 
-    def __getstate__(self) -> tuple[Path, int]:
+    def __getstate__(self) -> tuple[Path, int, frozenset[str]]:
         """Open files and cached groups stay in their process."""
-        return self.path, self._num_rows
+        return self.path, self._num_rows, self._wanted
 
-    def __setstate__(self, state: tuple[Path, int]) -> None:
+    def __setstate__(self, state: tuple[Path, int, frozenset[str]]) -> None:
         """Open again when a row is asked for."""
-        self.path, self._num_rows = state
+        self.path, self._num_rows, self._wanted = state
         self._small, self._starts, self._groups = None, [], OrderedDict()
 
     def _open(self, path: Path) -> Any:
@@ -208,7 +252,7 @@ class ParquetRows:
         )
 
     def _columns(self, file: Any) -> list[str]:
-        return [name for name in file.schema_arrow.names if name in COLUMNS]
+        return [name for name in file.schema_arrow.names if name in self._wanted]
 
     def _with_small_groups(self) -> Any:
         """The open file if its row groups are small, else an open temporary copy whose groups are.

@@ -26,9 +26,12 @@ TASKS: dict[str, str] = {
     "count": "visualzoom.envs.tasks.families:CountScenes",
     "digit": "visualzoom.envs.tasks.scenes:DigitScenes",
     "letter": "visualzoom.envs.tasks.families:LetterScenes",
+    "locate": "visualzoom.envs.tasks.twins:LocateScenes",
     "plain": "visualzoom.envs.tasks.families:PlainScenes",
+    "present": "visualzoom.envs.tasks.twins:PresentScenes",
     "shortcut": "visualzoom.envs.tasks.families:ShortcutScenes",
     "sign": "visualzoom.envs.tasks.families:SignScenes",
+    "sum": "visualzoom.envs.tasks.twins:SumScenes",
 }
 """Families of procedural scenes; any `module:attribute` that is a TaskSource, or makes one, is as good as a name."""
 

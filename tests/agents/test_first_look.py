@@ -19,7 +19,7 @@ from visualzoom.agents.openai_agent import OpenAIAgent
 from visualzoom.agents.openai_server import OpenAIServer
 from visualzoom.agents.records import Sampling
 from visualzoom.agents.rollout import group_jobs, play
-from visualzoom.agents.scripted import OracleAgent
+from visualzoom.agents.scripted import OracleAgent, ScriptedAgent
 from visualzoom.agents.transformers_policy import TransformersPolicy
 from visualzoom.envs.boxes import iou
 from visualzoom.envs.zoom_env import VisualZoomEnv
@@ -60,17 +60,10 @@ def test_a_put_reply_reads_as_one_that_was_sampled(agent: VLMAgent) -> None:
     sampled = play(forced, VisualZoomEnv, jobs)
     for job, one in zip(jobs, sampled, strict=True):
         said = one.episode.turns[0].reply
-        again = FirstLook(agent, OracleAgent())
-        again._guide = _Says(said)  # type: ignore[assignment]
+        again = FirstLook(agent, ScriptedAgent(said))
         (two,) = play(again, VisualZoomEnv, [job])
         assert two.ledger is not None and one.ledger is not None
         assert two.ledger.token_ids == one.ledger.token_ids and two.episode.answer == one.episode.answer
-
-
-class _Says(OracleAgent):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._reply = lambda turn: text  # type: ignore[method-assign,assignment]
 
 
 def test_without_evidence_nothing_is_put(agent: VLMAgent) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -66,7 +67,7 @@ def test_a_dialect_may_have_words_of_its_own() -> None:
 
 def test_rows_say_which_they_are(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"image": "a.png", "question": "?", "answer": "1"},
         {"image": "a.png", "question": "?", "answer": "1", "direct": True},
         {"images": ["a.png"], "reward_model": {"ground_truth": "1"}, "extra_info": {"question": "?"}, "env_name": ""},
