@@ -1,6 +1,6 @@
-"""An agent whose first reply is another's: how well does it answer once it has been shown where to look?
+"""An agent whose first replies are another's: how well does it answer once it has been shown where to look?
 
-Law: the agent goes on from that reply as if it had written it; where the other has nothing to look at, nothing is put.
+Law: the agent goes on from those replies as if it had written them; where there is nothing to look at, nothing is put.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ class PuttableAgent(Agent, Protocol):
 
 
 class FirstLook:
-    """Looks at the first evidence of each task, as `guide` does, then lets the agent go on."""
+    """Looks at the evidence of each task, as `guide` does, then lets the agent go on."""
 
-    def __init__(self, agent: PuttableAgent, guide: Agent) -> None:
-        """Of the guide only first replies are used, in tasks that have evidence."""
+    def __init__(self, agent: PuttableAgent, guide: Agent, *, max_looks: int = 1) -> None:
+        """Of the guide as many replies are used as a task has pieces of evidence, and no more than `max_looks`."""
         self._agent = agent
         self._guide = guide
+        self._max_looks = max_looks
         self._early: dict[str, Reply] = {}
 
     @property
@@ -55,9 +56,12 @@ class FirstLook:
         return self._agent.finish(episode_id)
 
     def _put(self, turns: Sequence[AgentTurn]) -> dict[str, Reply]:
-        guided = [turn for turn in turns if turn.turn == 0 and turn.task is not None and turn.task.evidence]
+        guided = [turn for turn in turns if turn.turn < self._num_looks(turn)]
         looks = self._guide.act(guided) if guided else []
         return {turn.episode_id: self._agent.put(turn, look.text) for turn, look in zip(guided, looks, strict=True)}
+
+    def _num_looks(self, turn: AgentTurn) -> int:
+        return 0 if turn.task is None else min(len(turn.task.evidence), self._max_looks)
 
     def _paced(self) -> PacedAgent:
         if not isinstance(self._agent, PacedAgent):

@@ -16,6 +16,7 @@ COLOURS = {
     "greedy": "#c8401f",
     "sampled": "#1f6fb4",
     "forced": "#6b6b6b",
+    "answer": "#c9a227",
     "oracle": "#3b8f3b",
     "blank": "#b0b0b0",
     "direct": "#0b3c61",

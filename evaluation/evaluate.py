@@ -30,6 +30,8 @@ class Mode(StrEnum):
     """At temperature 1."""
     FORCED = "forced"
     """Greedy, and the first reply begins a call: what the model could do if it only tried the tool."""
+    ANSWER = "answer"
+    """Greedy, and the first reply begins an answer: what the model says without a look, in the words that it knows."""
     ORACLE = "oracle"
     """Greedy after a first reply that looks at the evidence: what the model could do if it only looked there."""
     BLANK = "blank"

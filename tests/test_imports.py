@@ -32,7 +32,7 @@ HEAVY = {
         "training": r"[\w/]+",
     },
     "transformers": {"agents": r"model\w*|transformers_policy\w*|tiny_\w+|chat\w*|vllm_\w+", "training": r"[\w/]+"},
-    "pyarrow": {"envs": r"tasks/(datasets|row_files)"},
+    "pyarrow": {"envs": r"tasks/(row_files|write_tasks)"},
     "hypothesis": {"envs": r"testing/\w+", "rewards": r"testing", "agents": r"testing"},
     "pygame": {"envs": r"human_window"},
     "matplotlib": {"evaluation": r"\w+"},

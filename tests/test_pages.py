@@ -13,7 +13,10 @@ from visualzoom.training.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-COMMANDS = ("train", "eval", "bench", "ask", "play", "mismatch", "export", "check", "pretrain")
+COMMANDS = (
+    *("train", "eval", "bench", "ask", "play", "mismatch", "export", "check", "pretrain"),
+    *("data check", "data stats", "data sample", "data write", "data select"),
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -37,7 +40,7 @@ def test_the_tree_names_every_folder() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_flags_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
     texts_of_pages = [page.read_text(encoding="utf-8").replace("\\\n", " ") for page in PAGES]
     lines = [line for text in texts_of_pages for line in text.splitlines()]

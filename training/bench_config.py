@@ -69,9 +69,9 @@ class BenchConfig:
     download: bool = False
     """Fetch what is missing from the hub into --data."""
     mode: tuple[Mode, ...] = (Mode.GREEDY, Mode.DIRECT, Mode.BLANK)
-    """How it is played: greedy, sampled, forced (a call is begun), oracle (after a look at the evidence, where that is
-    known), blank (grey crops), direct (no tool), budget (no tool, and an overview with as many visual tokens as the
-    greedy episodes spent)."""
+    """How it is played: greedy, sampled, forced (a call is begun), answer (an answer is begun), oracle (after a look at
+    the evidence, where that is known), blank (grey crops), direct (no tool), budget (no tool, and an overview with as
+    many visual tokens as the greedy episodes spent)."""
     num_tasks: int | None = None
     """Of each benchmark; without it all of a published one and 500 of a drawn one."""
     repeats: int = 1

@@ -8,18 +8,36 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from visualzoom.evaluation.bench_report import Report, markdown
 from visualzoom.evaluation.bench_rows import BenchLog
-from visualzoom.training.bench_config import BenchConfig
-from visualzoom.training.config import UsageError, WorldConfig
-from visualzoom.training.players import Players, versions
+from visualzoom.training.config import JudgeConfig, UsageError, WorldConfig
+from visualzoom.training.players import PlayerChoice, Players, versions
 
 
-def settings_of_run(config: BenchConfig, players: Players, world: WorldConfig) -> dict[str, Any]:
+class Decided(Protocol):
+    """A config that says what its figures depend on."""
+
+    @property
+    def player(self) -> PlayerChoice: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def num_tasks(self) -> int | None: ...
+
+    @property
+    def judge(self) -> JudgeConfig: ...
+
+
+def settings_of_run(config: Decided, players: Players, world: WorldConfig) -> dict[str, Any]:
     """All that decides a figure."""
     return {
         "model": players.name,
@@ -29,8 +47,6 @@ def settings_of_run(config: BenchConfig, players: Players, world: WorldConfig) -
         "dtype": config.player.machine.dtype,
         "seed": config.seed,
         "temperature": config.temperature,
-        "repeats": config.repeats,
-        "shuffle_seed": None if config.published_order else config.shuffle_seed,
         "num_tasks": config.num_tasks,
         "world": msgspec.to_builtins(world, enc_hook=str),
         "judge_model": config.judge.judge_model,

@@ -35,6 +35,7 @@ def run_bench(config: BenchConfig) -> int:
     with open_players(config.player) as players:
         world = config.world.over(players.world)
         settings = settings_of_run(config, players, world)
+        settings |= {"repeats": config.repeats, "shuffle_seed": None if config.published_order else config.shuffle_seed}
         log = BenchLog(open_folder(out, settings) / "rows.jsonl")
         for name in dict.fromkeys(config.benchmarks):
             BenchRun(config, name, players, world, log).play()

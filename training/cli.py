@@ -1,4 +1,4 @@
-"""The command line: `visualzoom train | eval | bench | ask | play | mismatch | export | check | pretrain`.
+"""The command line: `visualzoom train | eval | bench | data | ask | play | mismatch | export | check | pretrain`.
 
 Law: whatever the user gets wrong ends with one clear message on standard error and exit code 2, without a traceback
 and with nothing lost. Each command imports what it needs when it runs: `play`, `check` and every `--help` but that of
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from visualzoom.agents.engine_policy import EngineLost
 from visualzoom.envs.images.kernels import chosen_kernel
+from visualzoom.envs.tasks.hub_rows import HUB
 from visualzoom.training.checks import check_train, scope_warning
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import load_config, preset
@@ -39,6 +40,7 @@ commands:
   train      train a model by reinforcement learning; without options the built-in one, on a CPU, in minutes
   eval       measure a model on tasks that it has not seen
   bench      measure it on published benchmarks, and tell what looking is worth there
+  data       check, measure, show, write and select tasks before a model learns from them
   ask        ask a question on your own picture and see where the model looks
   play       step the environment yourself, or watch the oracle
   mismatch   score the same sampled tokens in several ways: do sampler and learner agree, and if not, where?
@@ -227,7 +229,9 @@ def settled(config: TrainConfig, *, num_threads: int) -> TrainConfig:
     world, terms = config.world, config.terms
     if config.placement.max_staleness and terms.correction == "none":
         terms = dataclasses.replace(terms, correction="tis")
-    data = None if world.data is None else world.data.expanduser().absolute()
+    data = world.data
+    if data is not None and not str(data).startswith(HUB):
+        data = data.expanduser().absolute()
     return dataclasses.replace(
         config,
         world=dataclasses.replace(world, kernel=chosen_kernel(world.kernel), data=data),
@@ -248,6 +252,12 @@ def _bench(arguments: Sequence[str]) -> int:
     from visualzoom.training.benching import run_bench
 
     return run_bench(_parse(BenchConfig, "bench", arguments))
+
+
+def _data(arguments: Sequence[str]) -> int:
+    from visualzoom.training.data_command import run_data
+
+    return run_data(arguments)
 
 
 def _ask(arguments: Sequence[str]) -> int:
@@ -292,6 +302,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "bench": _bench,
+    "data": _data,
     "ask": _ask,
     "play": _play,
     "mismatch": _mismatch,

@@ -66,8 +66,8 @@ class EvalConfig:
     """vlm, oracle, random, or module:Class."""
     mode: tuple[Mode, ...] = ()
     """How it is played: greedy, sampled (at temperature 1), and greedy again where the first reply begins a call
-    (forced) or looks at the evidence (oracle), where crops are grey (blank), where there is no tool (direct). Without
-    any: greedy and sampled; over --api greedy alone, because each costs money."""
+    (forced), begins an answer (answer) or looks at the evidence (oracle), where crops are grey (blank), where there is
+    no tool (direct). Without any: greedy and sampled; over --api greedy alone, because each costs money."""
     num_tasks: int = 500
     """Unseen tasks to play."""
     env_workers: int = 0
@@ -89,7 +89,7 @@ class EvalConfig:
         self.api.refuse_beside(self.model)
         if self.api.api is not None and self.agent != "vlm":
             raise UsageError(f"--agent {self.agent} is not asked over --api {self.api.api}; leave one of them out")
-        if self.api.api is not None and Mode.FORCED in self.mode:
+        if self.api.api is not None and {Mode.FORCED, Mode.ANSWER} & set(self.mode):
             raise UsageError("--mode forced begins a reply for the model, and no API lets us; give greedy or sampled")
         if Mode.BUDGET in self.mode:
             raise UsageError("--mode budget is one of `visualzoom bench`; here give direct")

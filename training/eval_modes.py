@@ -32,9 +32,18 @@ def seen_in(mode: Mode, world: WorldConfig, source: TaskSource) -> tuple[WorldCo
     return dataclasses.replace(world, tool=("zoom-blank",)), source
 
 
+def begun(mode: Mode, protocol: str) -> str:
+    """The text with which the first reply begins in this mode."""
+    words = open_protocol(protocol)
+    if mode is Mode.FORCED:
+        return words.begin_call("image_zoom_in_tool", "bbox_2d")
+    return words.render_answer("0").partition("0")[0] if mode is Mode.ANSWER else ""
+
+
 def guided(agent: PuttableAgent, world: WorldConfig, onlooker: Onlooker) -> FirstLook:
-    """The agent, whose first reply looks at the evidence."""
+    """The agent, whose first replies look at the evidence; the last one is always its own."""
+    max_looks = world.max_turns - 1
     guide = OracleAgent(
-        max_calls=1, protocol=open_protocol(world.protocol), coordinates=coordinates_of(world, onlooker)
+        max_calls=max_looks, protocol=open_protocol(world.protocol), coordinates=coordinates_of(world, onlooker)
     )
-    return FirstLook(agent, guide)
+    return FirstLook(agent, guide, max_looks=max_looks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import shlex
@@ -33,7 +32,7 @@ from visualzoom.training.api import (
 )
 from visualzoom.training.config import UsageError, WorldConfig
 from visualzoom.training.eval_config import EvalConfig, WorldChoice
-from visualzoom.training.eval_modes import guided, seen_in
+from visualzoom.training.eval_modes import begun, guided, seen_in
 from visualzoom.training.judging import open_referee
 from visualzoom.training.models import HUB_EXAMPLE, families_of, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.threads import choose_threads, set_threads
@@ -169,7 +168,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
     config.engine.check(config.machine)
 
     from visualzoom.training.assemble import make_agent, open_model
-    from visualzoom.training.run import forced_prefix, policy_figures
+    from visualzoom.training.run import policy_figures
 
     quiet_loading()
     opened = open_model(config.model, config.machine)
@@ -184,7 +183,7 @@ def _measure_model(config: EvalConfig) -> dict[str, Evaluated]:
                 opened.renderer,
                 Sampling(temperature=1.0 if mode is Mode.SAMPLED else 0.0, max_tokens=policy.max_tokens),
                 max_context_tokens=policy.max_context_tokens,
-                forced_prefix=forced_prefix(dataclasses.replace(settings, world=world)) if mode is Mode.FORCED else "",
+                forced_prefix=begun(mode, world.protocol),
             )
             found[mode.value] = _played(config, mode, agent, world, source, opened.renderer, referee)
             print(

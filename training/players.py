@@ -6,7 +6,6 @@ done here, what it asks of the world in eval_modes.py.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,9 +17,9 @@ from visualzoom.agents.first_look import PuttableAgent
 from visualzoom.agents.records import Agent, Sampling
 from visualzoom.evaluation.evaluate import Mode
 from visualzoom.training.api import ApiChoice, make_api_agent, open_server
-from visualzoom.training.config import MachineConfig, TrainConfig, UsageError, WorldConfig
+from visualzoom.training.config import MachineConfig, UsageError, WorldConfig
 from visualzoom.training.engine_choice import EngineChoice
-from visualzoom.training.eval_modes import guided
+from visualzoom.training.eval_modes import begun, guided
 from visualzoom.training.evaluating import scripted_agent
 from visualzoom.training.models import Scope, model_folder, quiet_loading, scope_of, settings_of
 from visualzoom.training.world import NoModel, Onlooker
@@ -99,7 +98,7 @@ def open_players(choice: PlayerChoice) -> Iterator[Players]:
 
 
 def _without_model(name: str, mode: Mode, world: WorldConfig) -> Agent:
-    if mode in (Mode.FORCED, Mode.ORACLE):
+    if mode in (Mode.FORCED, Mode.ANSWER, Mode.ORACLE):
         raise UsageError(f"--mode {mode}: {name} has no model whose reply could be begun")
     agent = scripted_agent(name, world)
     assert agent is not None  # the caller found it
@@ -109,8 +108,8 @@ def _without_model(name: str, mode: Mode, world: WorldConfig) -> Agent:
 @contextmanager
 def _behind_api(api: ApiChoice) -> Iterator[Players]:
     def make(mode: Mode, temperature: float, world: WorldConfig) -> Agent:
-        if mode is Mode.FORCED:
-            raise UsageError("--mode forced begins a reply for the model, and no API lets us; leave it out")
+        if mode in (Mode.FORCED, Mode.ANSWER):
+            raise UsageError(f"--mode {mode} begins a reply for the model, and no API lets us; leave it out")
         return make_api_agent(server, api, temperature=temperature)
 
     with open_server(api) as server:
@@ -131,7 +130,6 @@ def _here(choice: PlayerChoice) -> Iterator[Players]:
     choice.engine.check(choice.machine)
 
     from visualzoom.training.assemble import make_agent, open_model
-    from visualzoom.training.run import forced_prefix
 
     quiet_loading()
     opened, policy = open_model(choice.model, choice.machine), settings.policy
@@ -144,7 +142,7 @@ def _here(choice: PlayerChoice) -> Iterator[Players]:
             opened.renderer,
             Sampling(temperature=temperature, max_tokens=policy.max_tokens),
             max_context_tokens=policy.max_context_tokens,
-            forced_prefix=forced_prefix(_with(settings, world)) if mode is Mode.FORCED else "",
+            forced_prefix=begun(mode, world.protocol),
         )
 
     with closing(sampler):
@@ -156,10 +154,6 @@ def _here(choice: PlayerChoice) -> Iterator[Players]:
             scope=scope_of(folder),
             make=make,
         )
-
-
-def _with(settings: TrainConfig, world: WorldConfig) -> TrainConfig:
-    return dataclasses.replace(settings, world=world)
 
 
 def fingerprint(folder: Path) -> str:

@@ -21,7 +21,6 @@ from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.algorithms.objective import Objective
 from visualzoom.algorithms.state import Stateful
 from visualzoom.algorithms.terms import Terms
-from visualzoom.envs.parts import open_protocol
 from visualzoom.envs.records import TaskSource
 from visualzoom.evaluation.evaluate import Mode, evaluate
 from visualzoom.evaluation.measure import Measures, measure, reply_lengths
@@ -38,6 +37,7 @@ from visualzoom.training.canary import NUM_SIBLINGS, NUM_TASKS, check_agreement
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
+from visualzoom.training.eval_modes import begun
 from visualzoom.training.gather import Gathered
 from visualzoom.training.gpus import take_gpu
 from visualzoom.training.judging import OpenJudge
@@ -112,7 +112,7 @@ class Run:
         """Figures of the present weights on unseen tasks."""
         config = self.config
         temperature = 1.0 if mode is Mode.SAMPLED else 0.0
-        prefix = forced_prefix(config) if mode is Mode.FORCED else ""
+        prefix = begun(mode, config.world.protocol)
         agent = _agent(config, self.policy, self.opened, temperature=temperature, prefix=prefix)
         with self.playing():
             measures = evaluate(
@@ -282,11 +282,6 @@ def open_training(config: TrainConfig, folder: RunFolder, lead: Lead | None = No
 def samples_with_learner(config: TrainConfig) -> bool:
     """Whether the sampler reads through the learner's own model."""
     return config.policy.engine == "transformers" and config.placement.cluster == "none"
-
-
-def forced_prefix(config: TrainConfig) -> str:
-    """The text with which a reply begins that calls the zoom tool."""
-    return open_protocol(config.world.protocol).begin_call("image_zoom_in_tool", "bbox_2d")
 
 
 def _agent(

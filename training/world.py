@@ -24,6 +24,8 @@ from visualzoom.envs.parts import fixed_coordinates, open_protocol, open_reward
 from visualzoom.envs.records import RewardFn, TaskSource
 from visualzoom.envs.registry import imported, made, misfit, resolve
 from visualzoom.envs.tasks.datasets import TaskList
+from visualzoom.envs.tasks.hub_rows import HUB
+from visualzoom.envs.tasks.row_folder import JoinedTasks
 from visualzoom.envs.tasks.sources import HELD_OUT_FIRST, EndlessTasks, endless, has_size, open_tasks
 from visualzoom.envs.tools.registry import TOOLS
 from visualzoom.envs.views import ViewRule
@@ -98,11 +100,13 @@ def open_source(world: WorldConfig, *, repeat: bool = True, quiet: bool = False)
     else:
         with user_errors(f"--data {world.data}"):
             _refuse_lost_size(world, lost=True)
-            if not world.data.is_file():
-                found = "this is a folder" if world.data.is_dir() else "there is no such file"
-                raise UsageError(f"--data {world.data}: {found}; give a .jsonl or .parquet file of tasks")
+            if not str(world.data).startswith(HUB) and not world.data.exists():
+                raise UsageError(
+                    f"--data {world.data}: there is no such file; give a .jsonl or .parquet file of tasks, a folder of "
+                    f"such files, or {HUB}owner/name"
+                )
             source = open_tasks(world.data, skip_bad_rows=world.skip_bad_rows)
-    if isinstance(source, TaskList) and source.skipped and not quiet:
+    if isinstance(source, TaskList | JoinedTasks) and source.skipped and not quiet:
         print(skipped_rows(source), file=sys.stderr)
     return endless(source) if repeat else source
 
@@ -112,7 +116,7 @@ def _refuse_lost_size(world: WorldConfig, *, lost: bool) -> None:
         raise UsageError(f"--size-px {world.size_px}: these tasks have pictures of their own size; leave the flag out")
 
 
-def skipped_rows(source: TaskList) -> str:
+def skipped_rows(source: TaskList | JoinedTasks) -> str:
     """How many rows were left out, and the first of them."""
     rest = len(source.skipped) - SKIPPED_SHOWN
     listed = [f"  {bad_row}" for bad_row in source.skipped[:SKIPPED_SHOWN]]

@@ -17,7 +17,7 @@ import numpy as np
 
 from visualzoom.envs.images.decoding import ImageError as ImageError
 from visualzoom.envs.images.decoding import decode, read_size
-from visualzoom.envs.records import Pixels
+from visualzoom.envs.records import Box, Picture, Pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,41 @@ class BytesPicture:
             ImageError: The bytes are corrupt.
         """
         return decode(io.BytesIO(self.data), self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedPicture:
+    """Another picture with some boxes painted over, in its mean colour."""
+
+    picture: Picture
+    boxes: tuple[Box, ...]
+
+    @property
+    def key(self) -> str:
+        """Of the other picture and the boxes."""
+        return hashlib.sha256(f"{self.picture.key} without {self.boxes}".encode()).hexdigest()
+
+    @property
+    def width_px(self) -> int:
+        """As wide."""
+        return self.picture.width_px
+
+    @property
+    def height_px(self) -> int:
+        """As high."""
+        return self.picture.height_px
+
+    def pixels(self) -> Pixels:
+        """Decode the other one and paint.
+
+        Raises:
+            ImageError: It can't be decoded.
+        """
+        painted = np.array(self.picture.pixels())
+        colour = painted.reshape(-1, 3).mean(axis=0).astype(np.uint8)
+        for left, top, right, bottom in self.boxes:
+            painted[top:bottom, left:right] = colour
+        return painted
 
 
 @dataclass(frozen=True, slots=True)

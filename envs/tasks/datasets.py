@@ -65,6 +65,15 @@ class TaskList:
         """Rows that give a task."""
         return len(self._positions)
 
+    @property
+    def rows(self) -> RowFile:
+        """All rows of the file."""
+        return self._rows
+
+    def position(self, index: int) -> int:
+        """Of the row that gives the task of that index."""
+        return self._positions[index]
+
     def __len__(self) -> int:
         """Rows that give a task."""
         return len(self._positions)
@@ -98,8 +107,11 @@ def read_tasks(path: str | os.PathLike[str], *, skip_bad_rows: bool = False, che
         DataError: The file can't be read or holds no task.
         RowError: A row is bad, and bad rows are not to be skipped.
     """
-    path = Path(path)
-    rows = open_rows(path)
+    return tasks_of_rows(Path(path), open_rows(path), skip_bad_rows=skip_bad_rows, check_rows=check_rows)
+
+
+def tasks_of_rows(path: Path, rows: RowFile, *, skip_bad_rows: bool = False, check_rows: bool = True) -> TaskList:
+    """The same of rows that were opened already; `path` names them."""
     if not check_rows and not skip_bad_rows and len(rows):
         return TaskList(path, rows, range(len(rows)), ())
     positions, skipped = array("q"), []

@@ -24,7 +24,7 @@ MAX_GROUP_BYTES = 32 * 2**20
 """A parquet file with larger row groups is copied once to a temporary file with small ones."""
 GROUP_ROWS = 16
 COLUMNS = (
-    *("question", "answer", "image", "images", "evidence", "choices", "family", "id", "direct"),
+    *("question", "answer", "image", "images", "file_name", "evidence", "choices", "family", "id", "direct"),
     *("data_source", "prompt", "reward_model", "extra_info", "env_name"),
 )
 

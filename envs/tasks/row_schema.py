@@ -1,9 +1,9 @@
 """One row of a data file, checked and made into a task: the plain schema and the DeepEyes columns.
 
-Plain schema: `question`, `answer`, `image` (or `images`), and if wanted `evidence` (boxes in pixels of the first
-picture), `choices`, `family`, `id`, `direct`. DeepEyes: `images`, `reward_model.ground_truth`, `extra_info.question`
-(or the last user message of `prompt`), `data_source`, `env_name` (empty for a row that is answered at once). Other
-columns are not looked at.
+Plain schema: `question`, `answer`, `image` (or `images`; or `file_name`, as image folders call it), and if wanted
+`evidence` (boxes in pixels of the first picture), `choices`, `family`, `id`, `direct`. DeepEyes: `images`,
+`reward_model.ground_truth`, `extra_info.question` (or the last user message of `prompt`), `data_source`, `env_name`
+(empty for a row that is answered at once). Other columns are not looked at.
 
 Law: whatever stands in a row, the outcome is a task or a `FieldError` that names the field.
 Files are not opened here, except the picture files that a row names.
@@ -194,7 +194,7 @@ def _choices(value: object) -> tuple[str, ...]:
 
 
 def _pictures(row: Row, *, name: str, folder: Path) -> tuple[Picture, ...]:
-    field = "images" if row.get("images") is not None else "image"
+    field = next((name for name in ("images", "image", "file_name") if row.get(name) is not None), "image")
     value = row.get(field)
     if value is None:
         near = [key for key in difflib.get_close_matches("image", list(row)) if key not in _FIELDS]

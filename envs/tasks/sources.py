@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from visualzoom.envs.images.pictures import ErasedPicture
 from visualzoom.envs.records import Task, TaskSource
 from visualzoom.envs.registry import misfit, resolve, suggest
 from visualzoom.envs.tasks.datasets import read_tasks
+from visualzoom.envs.tasks.hub_rows import HUB, is_dataset, read_dataset, read_hub
 from visualzoom.envs.tasks.row_files import READERS
+from visualzoom.envs.tasks.row_folder import read_folder
 
 TASKS: dict[str, str] = {
     "absent": "visualzoom.envs.tasks.families:AbsentScenes",
@@ -48,7 +51,8 @@ def open_tasks(spec: TaskSpec, *, size_px: int | None = None, skip_bad_rows: boo
     """The source that a name, a mixture, a file or a list of tasks stands for.
 
     Args:
-        spec: "digit"; "digit:0.7,plain:0.3"; "tasks.jsonl" or "tasks.parquet"; "my_module:MyTasks"; tasks; a source.
+        spec: "digit"; "digit:0.7,plain:0.3"; "tasks.jsonl" or "tasks.parquet"; a folder of such files;
+            "hub:owner/name"; "my_module:MyTasks"; tasks; a `datasets.Dataset`; a source.
         size_px: Side of scenes, for sources whose maker has such a parameter; their own default if None.
         skip_bad_rows: For data files, see `read_tasks`.
 
@@ -56,10 +60,12 @@ def open_tasks(spec: TaskSpec, *, size_px: int | None = None, skip_bad_rows: boo
         LookupError: No family has that name, or it is that of something else.
         ValueError: A weight or a size is out of range, or a data file can't be used.
     """
-    if isinstance(spec, str) and spec not in TASKS and os.path.isfile(spec):
+    if isinstance(spec, str) and spec not in TASKS and os.path.exists(spec):
         spec = Path(spec)  # the name of a file may hold commas
     if isinstance(spec, os.PathLike):
-        return read_tasks(spec, skip_bad_rows=skip_bad_rows)
+        return _of_path(spec, skip_bad_rows=skip_bad_rows)
+    if is_dataset(spec):
+        return read_dataset(spec, skip_bad_rows=skip_bad_rows)
     if not isinstance(spec, Sequence):
         return _source(spec)
     if not isinstance(spec, str):
@@ -68,6 +74,14 @@ def open_tasks(spec: TaskSpec, *, size_px: int | None = None, skip_bad_rows: boo
     sources = [_named(name, size_px=size_px, skip_bad_rows=skip_bad_rows) for name, _ in parts]
     mixed = MixedTasks(sources, [weight for _, weight in parts])  # of a single part too: it checks the weight
     return sources[0] if len(parts) == 1 else mixed
+
+
+def _of_path(path: str | os.PathLike[str], *, skip_bad_rows: bool) -> TaskSource:
+    if os.fspath(path).startswith(HUB):
+        return read_hub(os.fspath(path), skip_bad_rows=skip_bad_rows)
+    if os.path.isdir(path):
+        return read_folder(Path(path), skip_bad_rows=skip_bad_rows)
+    return read_tasks(path, skip_bad_rows=skip_bad_rows)
 
 
 def endless(source: TaskSource) -> TaskSource:
@@ -82,8 +96,13 @@ def has_size(spec: str) -> bool:
         LookupError: No family has that name.
     """
     names = [_weighted(item.strip())[0] for item in spec.split(",")]
-    found = [resolve(name, TASKS, kind="task family") for name in names if Path(name).suffix.lower() not in READERS]
+    drawn = (name for name in names if name in TASKS or not _is_data(name))
+    found = [resolve(name, TASKS, kind="task family") for name in drawn]
     return any(callable(maker) and "size_px" in inspect.signature(maker).parameters for maker in found)
+
+
+def _is_data(name: str) -> bool:
+    return Path(name).suffix.lower() in READERS or name.startswith(HUB) or os.path.isdir(name)
 
 
 def _weighted(item: str) -> tuple[str, float]:
@@ -93,8 +112,8 @@ def _weighted(item: str) -> tuple[str, float]:
 
 
 def _named(name: str, *, size_px: int | None, skip_bad_rows: bool) -> TaskSource:
-    if Path(name).suffix.lower() in READERS:
-        return read_tasks(name, skip_bad_rows=skip_bad_rows)
+    if name not in TASKS and _is_data(name):
+        return _of_path(name, skip_bad_rows=skip_bad_rows)
     found = resolve(name, TASKS, kind="task family")
     if callable(found):
         takes_size = size_px is not None and "size_px" in inspect.signature(found).parameters
@@ -173,6 +192,27 @@ class DirectTasks:
     def task(self, index: int) -> Task:
         """The task of that index."""
         return dataclasses.replace(self.source.task(index), direct=True)
+
+
+class ErasedTasks:
+    """The same tasks with their evidence painted over: who is right now is lucky."""
+
+    def __init__(self, source: TaskSource) -> None:
+        """Of this source."""
+        self.source = source
+
+    @property
+    def num_tasks(self) -> int | None:
+        """As many."""
+        return self.source.num_tasks
+
+    def task(self, index: int) -> Task:
+        """The task of that index."""
+        task = self.source.task(index)
+        if not task.evidence:
+            return task
+        first, *others = task.pictures
+        return dataclasses.replace(task, pictures=(ErasedPicture(first, task.evidence), *others))
 
 
 class MixedTasks:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_rows_made import row
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,28 +18,6 @@ from visualzoom.evaluation.bench_report import compare, markdown, report_of, sco
 from visualzoom.evaluation.bench_rows import BenchLog, BenchRow, row_of
 from visualzoom.evaluation.box_answers import BoxReferee, answer_overlap, read_box
 from visualzoom.evaluation.paper_rows import PAPER
-
-
-def row(index: int = 0, right: bool | None = True, **changed: object) -> BenchRow:
-    values: dict[str, object] = {
-        "benchmark": "vstar",
-        "mode": "greedy",
-        "index": index,
-        "repeat": 0,
-        "task": f"t{index}",
-        "unit": f"t{index}",
-        "category": "a" if index % 2 else "b",
-        "right": right,
-        "answer": "yes",
-        "reference": "red",
-        "stop": "answered",
-        "is_failed": False,
-        "num_calls": 2,
-        "num_looks": 1,
-        "num_errors": 1,
-        "visual_tokens": 20.0,
-    }
-    return BenchRow(**(values | changed))  # type: ignore[arg-type]
 
 
 def episode(answer: str | None, *, choices: tuple[str, ...] = (), evidence: tuple[Box, ...] = ()) -> Episode:

@@ -95,7 +95,7 @@ def exit_code(*arguments: str) -> int:
         (["ask", "examples/pictures/cards.png", "What?", "--out", "zoom"], "let the name end in"),
         (["ask", "examples/pictures/cards.png", "What?", "--out", "examples"], "is a folder"),
         (["ask", "examples/pictures/cards.png", "What?", "--out", "absent/zoom.png"], "no folder absent"),
-        (["train", "--data", "examples"], "this is a folder"),
+        (["train", "--data", "examples"], "holds no file that ends in .jsonl or .parquet"),
         (["play", "--agent", "nobody"], "oracle"),
         (["train", "--env", "CartPole-v1"], "agents read a dict with `text` (str) and `images`"),
         (["train", "--env", "no_such_module:World-v0"], "is its folder on PYTHONPATH?"),
