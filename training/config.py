@@ -297,6 +297,11 @@ class TrainConfig:
         """Refuse a run of nothing."""
         at_least(1, steps=self.steps)
         at_least(0, seed=self.seed, env_workers=self.env_workers)
+        if self.learn.curriculum != "none" and self.placement.max_staleness > 1:
+            raise UsageError(
+                f"curriculum is {self.learn.curriculum} and max_staleness {self.placement.max_staleness}: tasks are "
+                "drawn before those before them are done; take a max_staleness of 0 or 1"
+            )
         if self.placement.cluster == "ray" and self.policy.engine_url is not None:
             raise UsageError(
                 f"cluster is ray and engine_url is {self.policy.engine_url}: replies come from generators or from a "

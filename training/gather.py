@@ -21,10 +21,10 @@ from visualzoom.agents.ledger import Author, TokenLedger
 from visualzoom.agents.rollout import Played, group_jobs, play
 from visualzoom.algorithms.diagnostics import group_metrics
 from visualzoom.algorithms.filters import informative
-from visualzoom.envs.tasks.sources import HELD_OUT_FIRST
 from visualzoom.training.config import LearnConfig
 from visualzoom.training.pack import learnable
 from visualzoom.training.scoring import scored_in_groups
+from visualzoom.training.task_order import draw_tasks
 
 if TYPE_CHECKING:
     from visualzoom.training.run import Run
@@ -67,10 +67,6 @@ class Enough:
         if self._until_s is None:
             self._until_s = time.monotonic() + self.deadline_s
         return time.monotonic() >= self._until_s
-
-
-SEED_STRIDE = 1_000_003
-"""Runs of different seeds begin at different tasks of an endless source."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -136,12 +132,6 @@ class Gathered:
         }
 
 
-def draw_tasks(seed: int, first: int, count: int) -> list[int]:
-    """The tasks that follow the first `first` of a run."""
-    start = seed * SEED_STRIDE + first
-    return [(start + i) % HELD_OUT_FIRST for i in range(count)]
-
-
 def gather(run: Run, first_task: int | None = None, stopped: Stopped | None = None) -> Gathered:
     """Play the groups of a step; with dynamic sampling, draw again for those that teach nothing.
 
@@ -157,11 +147,19 @@ def gather(run: Run, first_task: int | None = None, stopped: Stopped | None = No
         if not missing:
             break
         drawn = missing + learn.oversample_tasks
-        tasks = draw_tasks(run.config.seed, gathered.next_task, drawn)
-        gathered.next_task += drawn
+        tasks, gathered.next_task = _drawn(run, gathered.next_task, drawn)
         _play(run, gathered, tasks, stopped or Stopped())
+    if run.pass_rates is not None:
+        run.pass_rates.note(run.source, gathered.played)
     keep_some(gathered, num_tasks=learn.tasks_per_step)
     return gathered
+
+
+def _drawn(run: Run, first: int, count: int) -> tuple[list[int], int]:
+    """The next tasks, and how many the run has gone through with them."""
+    if run.pass_rates is None:
+        return draw_tasks(run.config.seed, first, count), first + count
+    return run.pass_rates.draw(run.source, seed=run.config.seed, first=first, count=count)
 
 
 def keep_some(gathered: Gathered, *, num_tasks: int) -> None:

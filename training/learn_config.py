@@ -24,6 +24,11 @@ class LearnConfig:
     """More tasks that are begun with each step; once tasks_per_step groups are whole, the others are left behind."""
     straggler_deadline_s: float = 0.0
     """Longest time that these others get to become whole too. Above 0 the clock decides what is learned from."""
+    curriculum: Literal["none", "pass-rate"] = "none"
+    """Which tasks are drawn: in their order, or most often those rows of a data file (or parts of a mixture) whose
+    episodes go now well, now badly."""
+    curriculum_floor: float = 0.25
+    """Probability of drawing what was always right or always wrong so far, above 0 and at most 1."""
     learning_rate: float = 1e-4
     """Of AdamW, after the warm-up."""
     warmup_steps: int = 5
@@ -78,6 +83,8 @@ class LearnConfig:
             group_size=self.group_size,
             micro_batch_tokens=self.micro_batch_tokens,
         )
+        if not 0 < self.curriculum_floor <= 1:
+            raise UsageError(f"curriculum_floor is {self.curriculum_floor}; it must be above 0 and at most 1")
         at_least(0, oversample_tasks=self.oversample_tasks, straggler_deadline_s=self.straggler_deadline_s)
         at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay, lora_rank=self.lora_rank)
         positive(

@@ -37,6 +37,7 @@ from visualzoom.training.canary import NUM_SIBLINGS, NUM_TASKS, check_agreement
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore, restore_rng, rng_state
 from visualzoom.training.config import TrainConfig, UsageError
 from visualzoom.training.config_file import check_resumable
+from visualzoom.training.curriculum import PassRates
 from visualzoom.training.eval_modes import begun
 from visualzoom.training.gather import Gathered
 from visualzoom.training.gpus import take_gpu
@@ -67,6 +68,8 @@ class RunState:
     """Of the greedy evaluations so far."""
     skipped_updates: int = 0
     failed_episodes: int = 0
+    pass_rates: dict[str, float] = field(default_factory=dict)
+    """Of a curriculum, by what comes again: see curriculum.py."""
     before: Evaluations | None = None
     forced: Measures | None = None
     """None also where no task has an answer."""
@@ -106,6 +109,8 @@ class Run:
     num_threads: int
     judge: OpenJudge
     """Of answers."""
+    pass_rates: PassRates | None = None
+    """Of a curriculum."""
     state: RunState = field(default_factory=RunState)
 
     def examine(self, mode: Mode, num_tasks: int, *, log: bool = True) -> Measures:
@@ -176,6 +181,7 @@ class Run:
         state.failed_episodes += measures.num_failed
         row = measures.values() | gathered.values(state.step - 1) | learner_values(report) | dict(figures)
         row |= policy_figures(self.policy) | self.judge.figures()
+        row |= {} if self.pass_rates is None else self.pass_rates.figures()
         self.metrics.log("train", state.step, row)
         return row
 
@@ -276,6 +282,8 @@ def open_training(config: TrainConfig, folder: RunFolder, lead: Lead | None = No
         except BaseException:
             run.close()
             raise
+    if config.learn.curriculum == "pass-rate":
+        run.pass_rates = PassRates(run.state.pass_rates, floor=config.learn.curriculum_floor)
     return run
 
 

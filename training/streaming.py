@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 from visualzoom.agents.pool import Job
 from visualzoom.agents.rollout import Played, group_jobs, stream
-from visualzoom.training.gather import Gathered, draw_tasks, keep_some, sort_out
+from visualzoom.training.gather import Gathered, keep_some, sort_out
 from visualzoom.training.pack import learnable
 from visualzoom.training.run import Run
+from visualzoom.training.task_order import draw_tasks
 from visualzoom.training.threads import set_threads
 
 MOST_DROPPED = 4

@@ -215,6 +215,17 @@ class ErasedTasks:
         return dataclasses.replace(task, pictures=(ErasedPicture(first, task.evidence), *others))
 
 
+def recurring_key(source: TaskSource, index: int) -> str | None:
+    """Names what comes again in an endless source: a row of a finite one, a part of a mixture; None if nothing does."""
+    if isinstance(source, EndlessTasks):
+        return str(source.row(index))
+    if isinstance(source, MixedTasks):
+        part = source.part(index)
+        inner = recurring_key(source.sources[part], index)
+        return str(part) if inner is None else f"{part}:{inner}"
+    return None
+
+
 class MixedTasks:
     """An endless mixture: each index belongs to one part, drawn by weight."""
 
@@ -239,8 +250,12 @@ class MixedTasks:
 
     def task(self, index: int) -> Task:
         """The task of that index within the part that the index belongs to."""
+        return self.sources[self.part(index)].task(index)
+
+    def part(self, index: int) -> int:
+        """The part that an index belongs to."""
         part = int(np.searchsorted(self._bounds, np.random.default_rng([index, _MIXING]).random(), side="right"))
-        return self.sources[min(part, len(self.sources) - 1)].task(index)
+        return min(part, len(self.sources) - 1)
 
 
 class EndlessTasks:
@@ -280,11 +295,15 @@ class EndlessTasks:
 
     def task(self, index: int) -> Task:
         """The task of that index; see the law of this module."""
+        return self.source.task(self.row(index))
+
+    def row(self, index: int) -> int:
+        """Which task of the finite source it is."""
         if index >= HELD_OUT_FIRST:
-            return self.source.task(int(self._held_out[(index - HELD_OUT_FIRST) % len(self._held_out)]))
+            return int(self._held_out[(index - HELD_OUT_FIRST) % len(self._held_out)])
         number, place = divmod(index, len(self._training))
         known, order = self._pass  # read once: another thread may be at another pass
         if known != number:
             order = np.random.default_rng([number, _ORDER, _MIXING]).permutation(self._training).tolist()
             self._pass = (number, order)
-        return self.source.task(order[place])
+        return int(order[place])

@@ -25,11 +25,12 @@ from visualzoom.algorithms.terms import Terms
 from visualzoom.envs.records import Reward
 from visualzoom.envs.zoom_env import Observation, VisualZoomEnv
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig, UsageError
-from visualzoom.training.gather import Gathered, draw_tasks, gather
+from visualzoom.training.gather import Gathered, gather
 from visualzoom.training.loop import give_up, train
 from visualzoom.training.pack import pack_played
 from visualzoom.training.run import Run, open_training
 from visualzoom.training.run_folder import open_run
+from visualzoom.training.task_order import draw_tasks
 
 TASKS, GROUP = 3, 2
 
