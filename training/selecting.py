@@ -43,6 +43,7 @@ from visualzoom.training.data_command import indices_of, open_data, told
 from visualzoom.training.judging import OpenJudge
 from visualzoom.training.players import PlayerChoice, Players, open_players
 from visualzoom.training.recorded_play import Playing, play_recorded
+from visualzoom.training.rewriting import RewriteChoice, rewritten
 from visualzoom.training.threads import choose_threads, set_threads
 from visualzoom.training.usage import at_least
 from visualzoom.training.world import user_errors
@@ -91,6 +92,7 @@ class SelectConfig:
     player: PlayerChoice = field(default_factory=PlayerChoice)
     world: BenchWorld = field(default_factory=BenchWorld)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    rewrite: RewriteChoice = field(default_factory=RewriteChoice)
 
     def __post_init__(self) -> None:
         """Refuse what selects nothing."""
@@ -126,6 +128,7 @@ def run_select(config: SelectConfig) -> int:
             raise UsageError(f"{path} is there already; choose another name, or remove it")
     source = open_data(config.source, skip_bad_rows=True)
     indices = indices_of(source, config.num_tasks)
+    source = rewritten(config.rewrite, source, indices, config.folder.with_name(f"{config.folder.name}-rewritten"))
     verdicts = {verdict.index: verdict for verdict in cheap_verdicts(config.rules, source, indices)}
     left = [index for index in indices if index not in verdicts]
     print(f"{len(indices)} tasks, {len(left)} of them after the filters that need no model", flush=True)
@@ -167,6 +170,7 @@ def _played_verdicts(config: SelectConfig, source: TaskSource, left: Sequence[in
     with open_players(config.player) as players:
         world = config.world.over(players.world)
         settings = settings_of_run(config, players, world) | {"source": config.source, "samples": config.samples}
+        settings |= {"rewrite_model": config.rewrite.rewrite_model}
         log = BenchLog(open_folder(config.folder, settings) / "rows.jsonl")
         judge = OpenJudge(world, config.judge)
         try:

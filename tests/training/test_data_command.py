@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from faulty_server import FaultyServer, refusal, saying
 from PIL import Image
 
 from visualzoom.envs import open_tasks
@@ -159,3 +161,33 @@ def test_training_takes_a_folder_of_files(tmp_path: Path) -> None:
     sizes = ("--tasks-per-step", "3", "--group-size", "2", "--final-eval-tasks", "3", "--num-threads", "1")
     out = ("--out", str(tmp_path / "run"), "--steps", "1")
     assert main(["train", "--data", str(tmp_path / "d"), *sizes, *out]) == 0
+
+
+def test_questions_with_options_are_rewritten_by_a_served_model_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "a.png"
+    Image.fromarray(open_tasks("digit").task(0).pictures[0].pixels()).save(picture)
+    rows = [
+        {"image": "a.png", "question": f"Which word {n}?", "answer": "B", "choices": ["red", "blue"]} for n in range(4)
+    ]
+    rows.append({"image": "a.png", "question": "Open?", "answer": "7"})
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def put(body: dict[str, Any]) -> str:
+        asked = json.loads(body["messages"][1]["content"])
+        return json.dumps({"question": f"Open {asked['question']}" if "2" not in asked["question"] else None})
+
+    with FaultyServer(refusal(500), usual=saying(put)) as house:
+        served = ("--rewrite-api", house.url, "--rewrite-model", "large", "--filters", "verifiable")
+        command = ["data", "select", str(tmp_path / "t.jsonl"), *served, "--work", str(tmp_path / "work")]
+        assert main([*command[:3], str(tmp_path / "a.parquet"), *command[3:]]) == 0
+        num_asked = len(house.bodies)
+        assert main([*command[:3], str(tmp_path / "b.parquet"), *command[3:]]) == 0
+        assert len(house.bodies) == num_asked == 5, "four, one of them twice; and nothing again"
+    kept = open_tasks(tmp_path / "b.parquet")
+    tasks = [kept.task(index) for index in range(5)]
+    assert [task.question for task in tasks[:3]] == ["Open Which word 0?", "Open Which word 1?", "Which word 2?"]
+    assert [task.choices for task in tasks] == [(), (), ("red", "blue"), (), ()]
+    assert [task.answer for task in tasks] == ["blue", "blue", "B", "blue", "7"]
+    assert "3 questions of 4 with options are open now" in capsys.readouterr().out

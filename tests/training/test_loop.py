@@ -20,9 +20,9 @@ from visualzoom.agents.chat import open_renderer
 from visualzoom.training.checkpoint import Checkpoint, CheckpointStore
 from visualzoom.training.cli import main
 from visualzoom.training.config import LearnConfig, MachineConfig, ReportConfig, TrainConfig
-from visualzoom.training.gather import draw_tasks
 from visualzoom.training.loop import train
 from visualzoom.training.models import built_in_folder
+from visualzoom.training.task_order import draw_tasks
 
 
 def test_six_steps_are_three_a_kill_and_three_bit_for_bit(tmp_path: Path) -> None:
