@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from visualzoom.envs.records import Episode, GroupRewardFn, Reward, Task
 from visualzoom.rewards.judges import Boxed, Judge, Short
@@ -34,7 +34,7 @@ Rule = TypeVar("Rule", bound=Judging)
 
 def judged_by(rule: Rule, judge: Judge) -> Rule:
     """The same reward with another judge; what limits or unwraps the answer before (`Short`, `Boxed`) stays."""
-    return cast(Rule, replace(cast(type, rule), judge=_within(rule.judge, judge)))  # type: ignore[type-var]
+    return cast(Rule, replace(cast(Any, rule), judge=_within(rule.judge, judge)))
 
 
 def innermost(judge: Judge) -> Judge:

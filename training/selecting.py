@@ -106,7 +106,7 @@ class SelectConfig:
         if self.temperature <= 0 and self.samples > 1:
             raise UsageError(f"{self.samples} samples at temperature {self.temperature} are all the same")
         with user_errors("select"):
-            self.rules  # noqa: B018  refuses impossible bounds
+            _ = self.rules  # refuses impossible bounds
 
     @property
     def rules(self) -> Rules:

@@ -22,14 +22,13 @@ class DatasetRows:
 
     def __init__(self, dataset: Any) -> None:
         """Pictures are taken as they are encoded."""
-        from datasets import Image, Sequence
+        from datasets import Image, List
 
         for name, feature in dataset.features.items():
-            inner = getattr(feature, "feature", None)
             if isinstance(feature, Image):
                 dataset = dataset.cast_column(name, Image(decode=False))
-            elif isinstance(inner, Image):
-                dataset = dataset.cast_column(name, Sequence(Image(decode=False)))
+            elif isinstance(feature, List) and isinstance(feature.feature, Image):
+                dataset = dataset.cast_column(name, List(Image(decode=False)))
         self._dataset = dataset
 
     def __len__(self) -> int:

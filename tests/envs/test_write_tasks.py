@@ -184,6 +184,15 @@ def test_an_object_of_the_library_datasets_is_a_source(tmp_path: Path) -> None:
     assert env.step(f"<answer>{written[1].answer}</answer>")[1] > 0
 
 
+def test_several_pictures_of_a_row_stay_encoded() -> None:
+    import datasets
+
+    rows = [{"question": "?", "answer": "1", "images": [{"bytes": jpeg(seed), "path": None} for seed in (0, 1)]}]
+    cast = datasets.Dataset.from_list(rows).cast_column("images", datasets.List(datasets.Image()))
+    task = open_tasks(cast).task(0)
+    assert [encoded(picture) for picture in task.pictures] == [jpeg(0), jpeg(1)]
+
+
 def test_a_data_set_of_several_splits_or_with_bad_rows_is_refused_with_a_reason() -> None:
     import datasets
 
