@@ -51,6 +51,21 @@ def test_the_agent_goes_on_after_a_look_at_the_evidence(agent: VLMAgent) -> None
     assert right >= 8, "it reads what it is shown, without any training"
 
 
+def test_two_pieces_of_evidence_are_two_looks_and_the_last_reply_is_its_own(agent: VLMAgent) -> None:
+    looking = FirstLook(agent, OracleAgent(max_calls=2), max_looks=2)
+    played = play(looking, lambda: VisualZoomEnv("sign", max_turns=4), group_jobs(range(6), group_size=1, seed=0))
+    for one in played:
+        assert one.problem is None and one.ledger is not None and one.ledger.num_sampled
+        boxes = [result.executed_box for result in one.episode.tool_results[:2]]
+        assert all(
+            box is not None and iou(box, truth) > 0.15
+            for box, truth in zip(boxes, one.episode.task.evidence, strict=True)
+        )
+        own = "".join(turn.reply for turn in one.episode.turns[2:])
+        by_policy = [place for place, author in enumerate(one.ledger.authors) if author is Author.POLICY]
+        assert agent.renderer.reply_text([one.ledger.token_ids[place] for place in by_policy]) == own
+
+
 def test_a_put_reply_reads_as_one_that_was_sampled(agent: VLMAgent) -> None:
     """The history of tokens is the same, whoever wrote them."""
     jobs = group_jobs(range(6), group_size=1, seed=0)

@@ -32,7 +32,8 @@ def test_rows_are_appended_once_and_a_torn_line_is_played_again(tmp_path: Path) 
     path = tmp_path / "rows.jsonl"
     log = BenchLog(path)
     log.append([row(0), row(1), row(1, right=False)])
-    assert [one.index for one in log] == [0, 1] and BenchLog(path).rows == log.rows
+    assert [(one.index, one.right) for one in log] == [(0, True), (1, True)] and BenchLog(path).rows == log.rows
+    assert len(path.read_bytes().splitlines()) == 2
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:37])
     torn = BenchLog(path)
@@ -49,6 +50,8 @@ def test_repeats_and_forms_of_a_question_are_averaged_before_anything_is_conclud
         row(2, None),
     ]
     assert scores_by_unit(rows) == {"t0": 0.75}
+    uneven = [row(0, True), *(row(1, False, unit="t0", repeat=repeat) for repeat in range(3))]
+    assert scores_by_unit(uneven) == {"t0": 0.5}, "a task counts once, however often it was played"
     figures = report_of(rows)["vstar"]["greedy"]
     assert figures.accuracy.num_tasks == 1 and figures.repeats == 2 and figures.num_unjudged == 1
 
