@@ -140,6 +140,12 @@ def run_select(config: SelectConfig) -> int:
     kept = [verdict.index for verdict in ordered if verdict.removed_by is None]
     _report(config, source, ordered)
     print("\n".join(f"  {name:12}{count:8}" for name, count in removed_counts(ordered).items()))
+    num_blind = sum(not source.task(verdict.index).evidence for verdict in ordered if verdict.removed_by == "utility")
+    if num_blind:
+        print(
+            f"{num_blind} tasks went because their evidence is not known, so nobody can tell what looking is worth; "
+            "--filters duplicate verifiable difficulty keeps them"
+        )
     if not kept:
         print(f"no task is kept; {config.folder}/report.md says why")
         return 1

@@ -119,6 +119,8 @@ def test_selection_keeps_what_needs_a_look_and_says_why_the_rest_went(
     families = [source.task(index).family for index in range(60)]
     found = [kept.task(index).family for index in range(kept.num_tasks)]
     assert "absent" not in found
+    num_absent = families.count("absent")
+    assert f"{num_absent} tasks went because their evidence is not known" in capsys.readouterr().out
     assert found.count("digit") >= 0.9 * families.count("digit") and found.count("digit") >= 0.7 * len(found)
     work = tmp_path / "kept-selection"
     page = (work / "report.md").read_text()
